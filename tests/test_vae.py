@@ -1,0 +1,405 @@
+"""VAE: against the formulas by hand, the articles' sizes, and both ways of training."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import largest_difference
+from keras import ops
+
+from keras_genai.vae import (
+    VAE,
+    Sampling,
+    build_decoder,
+    build_encoder,
+    build_vae,
+    kl_divergence,
+    reconstruction_loss,
+)
+
+
+def small_networks(num_classes=None, input_dim=784):
+    encoder = build_encoder(input_dim, (32,), 4, num_classes=num_classes)
+    decoder = build_decoder(4, (32,), input_dim, num_classes=num_classes)
+    return encoder, decoder
+
+
+def dense_layers(network):
+    return [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)]
+
+
+# Losses.
+
+
+def test_reconstruction_loss_is_the_sum_over_pixels_by_hand():
+    rng = np.random.default_rng(0)
+    x, x_hat = rng.uniform(size=(3, 5)), rng.uniform(0.01, 0.99, size=(3, 5))
+    by_hand = -(x * np.log(x_hat) + (1 - x) * np.log(1 - x_hat)).sum(axis=1)
+    result = reconstruction_loss(ops.convert_to_tensor(x), ops.convert_to_tensor(x_hat))
+    np.testing.assert_allclose(result, by_hand, rtol=1e-5)
+    assert result.shape == (3,)
+
+
+def test_kl_divergence_is_the_sum_over_latents_by_hand():
+    rng = np.random.default_rng(0)
+    z_mean, z_log_var = rng.normal(size=(3, 7)), rng.normal(size=(3, 7))
+    by_hand = 0.5 * (np.exp(z_log_var) + z_mean**2 - 1 - z_log_var).sum(axis=1)
+    result = kl_divergence(ops.convert_to_tensor(z_mean), ops.convert_to_tensor(z_log_var))
+    np.testing.assert_allclose(result, by_hand, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "mean, variance, nats",
+    # KL(N(m, v) || N(0, 1)) = (v + m^2 - 1 - ln v) / 2.
+    [(1.0, 1.0, 0.5), (0.0, 4.0, (3 - np.log(4)) / 2), (-2.0, 0.25, (3.25 + np.log(4)) / 2)],
+)
+def test_kl_divergence_against_its_closed_form(mean, variance, nats):
+    # Two equal latent dimensions have twice the divergence of one: article 1's mean would halve it.
+    z_mean, z_log_var = np.full((1, 2), mean), np.full((1, 2), np.log(variance))
+    result = kl_divergence(ops.convert_to_tensor(z_mean), ops.convert_to_tensor(z_log_var))
+    np.testing.assert_allclose(result, [2 * nats], rtol=1e-6)
+
+
+def test_kl_divergence_against_an_average_over_draws():
+    draws = np.random.default_rng(0).normal(0.7, np.exp(0.5 * -0.4), size=400_000)
+    log_q = -0.5 * ((draws - 0.7) ** 2 / np.exp(-0.4) - 0.4)
+    by_draws = np.mean(log_q + 0.5 * draws**2)
+    result = kl_divergence(np.float32([[0.7]]), np.float32([[-0.4]]))
+    np.testing.assert_allclose(result, [by_draws], atol=5e-3)  # 5 standard errors
+
+
+def test_kl_divergence_is_zero_at_the_prior():
+    assert np.all(np.asarray(kl_divergence(np.zeros((2, 3)), np.zeros((2, 3)))) == 0)
+
+
+def test_reconstruction_loss_keeps_the_gradient_of_a_saturated_logit():
+    # Cross-entropy of a probability that was clipped would have no gradient at a logit of -20.
+    decoder = build_decoder(1, (), 1)
+    decoder.set_weights([np.float32([[-20.0]]), np.float32([0.0])])
+    z = tf.ones((1, 1))
+
+    @tf.function
+    def gradient():
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            loss = reconstruction_loss(tf.ones((1, 1)), decoder(z))
+        return tape.gradient(loss, z)
+
+    np.testing.assert_allclose(gradient(), [[20.0]], rtol=1e-5)  # d/dz -log sigmoid(-20 z)
+
+
+# Sampling.
+
+
+def test_sampling_has_the_mean_and_the_variance_that_it_is_given():
+    z_mean, z_log_var = np.full((200_000, 1), 3.0, "float32"), np.full(
+        (200_000, 1), -1.0, "float32"
+    )
+    z = np.asarray(Sampling(seed=0)([z_mean, z_log_var]))
+    assert abs(z.mean() - 3) < 5 * np.exp(-0.5) / np.sqrt(200_000)
+    assert abs(z.var() - np.exp(-1)) < 5 * np.exp(-1) * np.sqrt(2 / 200_000)
+
+
+def test_sampling_takes_a_batch_of_one_and_of_any_size():
+    # Article 1's noise has a fixed batch size: one row came back as four.
+    sampling = Sampling(seed=0)
+    for batch_size in (4, 1, 3):
+        z = sampling([np.zeros((batch_size, 2)), np.zeros((batch_size, 2))])
+        assert z.shape == (batch_size, 2)
+        assert len(np.unique(np.asarray(z))) == 2 * batch_size
+
+
+# Sizes of the articles.
+
+
+def test_article_4_has_652824_parameters():
+    encoder, decoder = build_encoder(), build_decoder()
+    assert build_vae(encoder, decoder).count_params() == 652_824
+    assert VAE(encoder, decoder).count_params() == 652_824
+
+
+@pytest.mark.parametrize(
+    "encoder, decoder, widths",
+    [
+        # article 1 (its sizes are ours), article 2, article 4
+        (dict(latent_dim=2), dict(latent_dim=2), ([400, 2, 2], [400, 784])),
+        (
+            dict(hidden_dims=(256, 128), latent_dim=32),
+            dict(hidden_dims=(128, 256), latent_dim=32),
+            ([256, 128, 32, 32], [128, 256, 784]),
+        ),
+        (dict(), dict(), ([400, 20, 20], [400, 784])),
+    ],
+)
+def test_layers_of_each_article(encoder, decoder, widths):
+    encoder, decoder = dense_layers(build_encoder(**encoder)), dense_layers(
+        build_decoder(**decoder)
+    )
+    assert [layer.units for layer in encoder] == widths[0]
+    assert [layer.units for layer in decoder] == widths[1]
+    relu, linear, sigmoid = (
+        keras.activations.relu,
+        keras.activations.linear,
+        keras.activations.sigmoid,
+    )
+    assert [layer.activation for layer in encoder] == [relu] * (len(encoder) - 2) + [linear] * 2
+    assert [layer.activation for layer in decoder] == [relu] * (len(decoder) - 1) + [sigmoid]
+
+
+# Training.
+
+
+@pytest.mark.parametrize(
+    "likelihood, loss", [("bernoulli", reconstruction_loss), ("gaussian", "mse")]
+)
+@pytest.mark.parametrize("num_classes", [None, 10])
+def test_both_ways_of_training_give_the_same_weights(
+    double_precision, digits, likelihood, loss, num_classes
+):
+    x, y = digits[0][:656], digits[1][:656]  # 20 batches of 32 and one of 16
+    keras.utils.set_random_seed(1)
+    stock = build_vae(*small_networks(num_classes), beta=0.7, likelihood=likelihood, seed=5)
+    stock.compile("adam", loss=loss)
+    keras.utils.set_random_seed(1)
+    custom = VAE(*small_networks(num_classes), beta=0.7, likelihood=likelihood, seed=5)
+    custom.compile("adam")
+    before = custom.get_weights()
+
+    stock_loss = stock.fit(x if num_classes is None else [x, y], x, shuffle=False, verbose=0)
+    custom_loss = custom.fit(x, None if num_classes is None else y, shuffle=False, verbose=0)
+
+    assert largest_difference(custom.get_weights(), before) > 1e-3
+    assert largest_difference(stock.get_weights(), custom.get_weights()) < 1e-9
+    np.testing.assert_allclose(stock_loss.history["loss"], custom_loss.history["loss"], rtol=1e-9)
+
+
+def test_training_reaches_the_encoder_through_z(digits):
+    # Article 1's z never reaches the decoder. Without a KL term, only z can move the encoder.
+    model = VAE(*small_networks(), beta=0.0, seed=0)
+    model.compile("adam")
+    before = model.encoder.get_weights()
+    model.fit(digits[0][:64], verbose=0)
+    for now, then in zip(model.encoder.get_weights(), before):
+        assert np.any(now != then)
+
+
+def test_training_lowers_the_bound_on_real_digits(digits):
+    model = VAE(build_encoder(), build_decoder(), seed=0)
+    model.compile("adam")
+    losses = model.fit(digits[0], batch_size=64, epochs=4, verbose=0).history["loss"]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_loss_is_per_image_whatever_the_batch(digits):
+    x = np.repeat(digits[0][:1], 12, axis=0)
+    model = VAE(*small_networks(), seed=0)
+    model.sampling.call = lambda inputs: inputs[0]  # no noise: every batch has the same loss
+    model.compile("adam", run_eagerly=True)
+    losses = [model.evaluate(x[:n], batch_size=n, verbose=0, return_dict=True) for n in (1, 3, 12)]
+    np.testing.assert_allclose([log["loss"] for log in losses], losses[0]["loss"], rtol=1e-5)
+    z_mean, z_log_var = model.encode(x[:1])
+    nats = reconstruction_loss(x[:1], model.decode(z_mean)) + kl_divergence(z_mean, z_log_var)
+    np.testing.assert_allclose(losses[0]["loss"], nats[0], rtol=1e-5)
+
+
+def test_reported_terms_add_up_to_the_loss(digits):
+    model = VAE(*small_networks(), beta=3.0, seed=0)
+    model.compile("adam")
+    logs = model.evaluate(digits[0], verbose=0, return_dict=True)
+    np.testing.assert_allclose(logs["loss"], logs["reconstruction"] + 3 * logs["kl"], rtol=1e-5)
+
+
+def test_gaussian_loss_is_proportional_to_the_bound_by_hand(digits):
+    # mse + 2/d KL = 2/d (|x - x_hat|^2 / 2 + KL), the bound of a Gaussian of variance 1.
+    x = digits[0][:32]
+    model = VAE(*small_networks(), likelihood="gaussian", seed=0)
+    model.sampling.call = lambda inputs: inputs[0]
+    model.compile("adam", run_eagerly=True)
+    z_mean, z_log_var = model.encode(x)
+    bound = 0.5 * ((x - model.decode(z_mean)) ** 2).sum(axis=1) + kl_divergence(z_mean, z_log_var)
+    loss = model.evaluate(x, verbose=0, return_dict=True)["loss"]
+    np.testing.assert_allclose(loss * 784 / 2, np.mean(bound), rtol=1e-5)
+
+
+def test_article_1_call_sequence_trains_the_class(digits):
+    model = VAE(*small_networks(), seed=0)
+    model.compile(optimizer="adam")
+    losses = model.fit(digits[0], epochs=2, batch_size=64, verbose=0).history["loss"]
+    assert losses[1] < losses[0]
+
+
+# Drawing.
+
+
+def test_generate_repeats_with_its_seed_and_leaves_training_alone():
+    model = VAE(*small_networks(), seed=3)
+    state = np.asarray(model.sampling.seed_generator.state)
+    images = model.generate(5, seed=1)
+    assert images.shape == (5, 784) and images.min() >= 0 and images.max() <= 1
+    np.testing.assert_array_equal(images, model.generate(5, seed=1))
+    assert np.any(images != model.generate(5, seed=2))
+    np.testing.assert_array_equal(model.sampling.seed_generator.state, state)
+
+
+def test_generate_decodes_standard_normal_noise():
+    # A decoder that is one identity: what comes out is what was drawn.
+    decoder = build_decoder(4, (), 4)
+    decoder.set_weights([np.eye(4, dtype="float32"), np.zeros(4, "float32")])
+    model = VAE(build_encoder(4, (), 4), decoder)
+    images = model.generate(50_000, seed=0)
+    z = np.log(images) - np.log1p(-images)
+    assert abs(z.mean()) < 0.02 and abs(z.std() - 1) < 0.02
+
+
+def test_reconstruct_is_the_decoded_mean(digits):
+    model = VAE(*small_networks(), seed=0)
+    x = digits[0][:3]
+    np.testing.assert_array_equal(model.reconstruct(x), model.decode(model.encode(x)[0]))
+    np.testing.assert_array_equal(model.reconstruct(x), model.reconstruct(x))
+
+
+def test_functional_and_subclassed_model_share_their_weights(digits):
+    encoder, decoder = small_networks()
+    build_vae(encoder, decoder).set_weights([w + 1 for w in VAE(encoder, decoder).get_weights()])
+    assert (
+        largest_difference(VAE(encoder, decoder).get_weights(), VAE(encoder, decoder).get_weights())
+        == 0
+    )
+    assert dense_layers(encoder)[0].bias.numpy().min() == 1
+
+
+def test_label_reaches_both_networks(digits):
+    x = digits[0][:2]
+    model = VAE(*small_networks(num_classes=10))
+    assert np.any(model.encode(x, 1)[0] != model.encode(x, 2)[0])
+    assert np.any(model.generate(2, labels=1, seed=0) != model.generate(2, labels=2, seed=0))
+    one_by_one = [model.generate(1, labels=k, seed=0) for k in (3, 7)]
+    assert np.any(one_by_one[0] != one_by_one[1])
+
+
+def test_labels_are_one_integer_or_one_for_each_image():
+    model = VAE(*small_networks(num_classes=10))
+    together = model.generate(3, labels=np.array([4, 4, 4]), seed=0)
+    np.testing.assert_array_equal(model.generate(3, labels=4, seed=0), together)
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    "likelihood, loss", [("bernoulli", reconstruction_loss), ("gaussian", "mse")]
+)
+def test_pixels_below_zero_are_refused_by_both_ways_of_training(digits, likelihood, loss):
+    # Article 4 scales to [-1, 1]; Keras itself trains on, and the loss falls below zero without
+    # end.
+    x = 2 * digits[0] - 1
+    stock = build_vae(*small_networks(), likelihood=likelihood)
+    stock.compile("adam", loss=loss)
+    custom = VAE(*small_networks(), likelihood=likelihood)
+    custom.compile("adam")
+    for fit in (lambda: stock.fit(x, x, verbose=0), lambda: custom.fit(x, verbose=0)):
+        with pytest.raises(
+            ValueError, match=r"x: expected pixels scaled to \[0, 1\], got .* -1.0 to 1.0"
+        ):
+            fit()
+    with pytest.raises(ValueError, match="y: expected pixels"):
+        stock.fit(digits[0], x)
+    with pytest.raises(ValueError, match="x: expected pixels"):
+        custom.evaluate(x)
+    with pytest.raises(ValueError, match="x: expected pixels"):
+        custom.fit(digits[0], validation_data=(x,))
+
+
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        (np.zeros((3, 100)), r"x: expected shape \(n, 784\), got \(3, 100\)"),
+        (np.zeros((3, 28, 28)), r"x: expected shape \(n, 784\), got \(3, 28, 28\)"),
+        (np.zeros((0, 784)), "x: expected at least one image"),
+        (np.full((3, 784), np.nan), "got values from nan to nan"),
+        (np.full((3, 784), 255, "uint8"), "Divide 8-bit pixels by 255"),
+        (np.full((3, 784), "a"), "x: expected numbers"),
+    ],
+)
+def test_bad_images_are_refused_by_both_ways_of_training(x, message):
+    stock, custom = build_vae(*small_networks()), VAE(*small_networks())
+    stock.compile("adam", loss=reconstruction_loss)
+    custom.compile("adam")
+    with pytest.raises(ValueError, match=message):
+        stock.fit(x, x)
+    with pytest.raises(ValueError, match=message):
+        custom.fit(x)
+    with pytest.raises(ValueError, match=message):
+        custom.encode(x)
+
+
+def test_labels_and_num_classes_must_go_together(digits):
+    x, y = digits
+    plain, conditional = VAE(*small_networks()), VAE(*small_networks(num_classes=10))
+    plain.compile("adam")
+    conditional.compile("adam")
+    for call in (
+        lambda: plain.fit(x, y),
+        lambda: plain.generate(2, labels=1),
+        lambda: plain.encode(x, y),
+    ):
+        with pytest.raises(ValueError, match="labels: expected None, .* without num_classes"):
+            call()
+    for call in (
+        lambda: conditional.fit(x),
+        lambda: conditional.generate(2),
+        lambda: conditional.encode(x),
+    ):
+        with pytest.raises(ValueError, match="labels: expected integers from 0 to 9, got None"):
+            call()
+    stock = build_vae(*small_networks(num_classes=10))
+    stock.compile("adam", loss=reconstruction_loss)
+    with pytest.raises(ValueError, match="labels: expected integers from 0 to 9, got None"):
+        stock.fit(x, x)
+    stock = build_vae(*small_networks())
+    stock.compile("adam", loss=reconstruction_loss)
+    with pytest.raises(ValueError, match="labels: expected None"):
+        stock.fit([x, y], x)
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (10, "got values from 10 to 10"),
+        (-1, "got values from -1 to -1"),
+        ([1, 2], r"labels: expected shape \(3,\), got \(2,\)"),
+        (1.5, "labels: expected integers, got an array of float64"),
+    ],
+)
+def test_bad_labels_are_refused(labels, message):
+    # Out of range they would be a row of zeros, and nobody would know.
+    with pytest.raises(ValueError, match=message):
+        VAE(*small_networks(num_classes=10)).generate(3, labels=labels)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: build_encoder(latent_dim=0), "latent_dim: .* at least 1, got 0"),
+        (lambda: build_decoder(latent_dim=0), "latent_dim: .* at least 1, got 0"),
+        (lambda: build_encoder(hidden_dims=(400, -1)), "hidden_dims: .* got -1"),
+        (lambda: build_decoder(output_dim=784.0), "output_dim: .* got 784.0"),
+        (lambda: build_encoder(num_classes=1), "num_classes: .* at least 2, got 1"),
+        (lambda: VAE(*small_networks()).generate(0), "num_samples: .* got 0"),
+        (
+            lambda: build_vae(*small_networks(), likelihood="poisson"),
+            "'bernoulli', 'gaussian', got 'poi",
+        ),
+        (
+            lambda: VAE(build_encoder(), build_decoder(10)),
+            "decoder: expected latent_dim 20.* got 10",
+        ),
+        (
+            lambda: build_vae(build_encoder(num_classes=10), build_decoder()),
+            "decoder: expected num_classes 10.* got None",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
