@@ -1,0 +1,451 @@
+"""GAN: the articles' sizes, each network moved by its own step only, both ways of training."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import largest_difference
+
+from keras_genai.gan import GAN, build_discriminator, build_gan, build_generator, train_gan
+
+SMALL = dict(generator=dict(latent_dim=5, hidden_dims=(16,)), discriminator=dict(hidden_dims=(16,)))
+
+
+def small_networks(num_classes=None):
+    generator = build_generator(**SMALL["generator"], num_classes=num_classes)
+    return generator, build_discriminator(**SMALL["discriminator"], num_classes=num_classes)
+
+
+def dense_layers(network):
+    return [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)]
+
+
+def moved(network, before) -> bool:
+    """Whether every weight of the network has changed."""
+    return all(np.any(now != then) for now, then in zip(network.get_weights(), before))
+
+
+# Sizes of the articles.
+
+
+def test_article_4_has_1486352_and_1460225_parameters():
+    assert build_generator().count_params() == 1_486_352
+    assert build_discriminator().count_params() == 1_460_225
+
+
+def test_article_4_has_leaky_relus_of_slope_two_tenths():
+    *hidden, last = dense_layers(build_discriminator())
+    assert [layer.units for layer in hidden] == [1024, 512, 256] and last.units == 1
+    assert last.activation is keras.activations.sigmoid
+    for layer in hidden:
+        np.testing.assert_allclose(layer.activation(np.float32([-1, 0, 2])), [-0.2, 0, 2])
+
+
+@pytest.mark.parametrize(
+    "arguments, widths, output",
+    [
+        (
+            dict(hidden_dims=(256, 512), output_activation="sigmoid"),
+            [256, 512],
+            "sigmoid",
+        ),  # article 1
+        (dict(output_activation="sigmoid"), [256, 512, 1024], "sigmoid"),  # article 2
+        (dict(), [256, 512, 1024], "tanh"),  # article 4
+    ],
+)
+def test_generator_of_each_article(arguments, widths, output):
+    generator = build_generator(**arguments)
+    *hidden, last = dense_layers(generator)
+    assert [layer.units for layer in hidden] == widths and last.units == 784
+    assert {layer.activation.__name__ for layer in hidden} == {"relu"}
+    assert last.activation.__name__ == output
+    # Driven to both ends, the output is 0 and 1: the tanh's [-1, 1] is scaled.
+    last.set_weights([np.zeros((widths[-1], 784)), np.where(np.arange(784) % 2, 50.0, -50.0)])
+    np.testing.assert_allclose(generator(np.zeros((1, 100)))[0, :2], [0, 1], atol=1e-6)
+
+
+def test_discriminator_of_articles_1_and_2():
+    discriminator = build_discriminator(hidden_dims=(512, 256), activation="relu", rescale=False)
+    assert [layer.units for layer in dense_layers(discriminator)] == [512, 256, 1]
+    assert discriminator.count_params() == 784 * 512 + 512 + 512 * 256 + 256 + 257
+    assert not any(isinstance(layer, keras.layers.Rescaling) for layer in discriminator.layers)
+
+
+def test_discriminator_of_article_4_sees_pixels_from_minus_one_to_one():
+    discriminator = build_discriminator(2, ())
+    discriminator.set_weights([np.float32([[3.0], [5.0]]), np.float32([0.0])])
+    logit = 3 * -1 + 5 * 1
+    np.testing.assert_allclose(
+        discriminator(np.float32([[0, 1]])), [[1 / (1 + np.exp(-logit))]], rtol=1e-5
+    )
+
+
+def test_combined_model_goes_from_noise_to_a_probability():
+    # Article 2 reads `generator.input` off a Sequential model, and gives it targets of the noise's
+    # shape.
+    combined = build_gan(*small_networks())
+    assert combined.input_shape == (None, 5) and combined.output_shape == (None, 1)
+
+
+# One step moves one network.
+
+
+def test_training_the_combined_model_leaves_the_discriminator_alone():
+    generator, discriminator = small_networks()
+    combined = build_gan(generator, discriminator)
+    combined.compile("adam", loss="binary_crossentropy")
+    before = [generator.get_weights(), discriminator.get_weights()]
+    combined.train_on_batch(np.random.default_rng(0).normal(size=(8, 5)), np.ones((8, 1)))
+    assert moved(generator, before[0])
+    assert largest_difference(discriminator.get_weights(), before[1]) == 0
+
+
+class Zero(keras.optimizers.SGD):
+    """An optimizer that changes nothing, to see what the other one changes."""
+
+    def __init__(self):
+        super().__init__(0.0)
+
+
+@pytest.mark.parametrize("joint_batch", [False, True])
+@pytest.mark.parametrize("custom", [False, True])
+@pytest.mark.parametrize("which", ["generator", "discriminator"])
+def test_each_network_moves_in_its_own_step_only(digits, joint_batch, custom, which):
+    generator, discriminator = small_networks()
+    before = {"generator": generator.get_weights(), "discriminator": discriminator.get_weights()}
+    optimizers = {"generator": Zero(), "discriminator": Zero(), which: keras.optimizers.Adam(1e-2)}
+    if custom:
+        model = GAN(generator, discriminator, joint_batch)
+        model.compile(optimizers["generator"], optimizers["discriminator"])
+        model.fit(digits[0][:64], verbose=0)
+    else:
+        train_gan(
+            generator, discriminator, digits[0][:64], joint_batch=joint_batch, verbose=0,
+            generator_optimizer=optimizers["generator"],
+            discriminator_optimizer=optimizers["discriminator"],
+        )  # fmt: skip
+    for name, network in (("generator", generator), ("discriminator", discriminator)):
+        if name == which:
+            assert moved(network, before[name])
+        else:
+            assert largest_difference(network.get_weights(), before[name]) == 0
+
+
+# The discriminator's flag. 1,000 images in batches of 64 end with one of 40.
+
+
+def trained_after_each_batch(discriminator):
+    """A callback that notes, for every step, whether the discriminator moved in it."""
+
+    class Note(keras.callbacks.Callback):
+        moves = []
+        weights = [w.copy() for w in discriminator.get_weights()]
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.moves.append(moved(discriminator, self.weights))
+            self.weights = [w.copy() for w in discriminator.get_weights()]
+
+    return Note()
+
+
+def article_1_order(generator, discriminator, steps=2):
+    """Article 1's own sequence: compile, freeze, compile the combined model, then both in turns."""
+    combined = keras.Sequential([generator, discriminator])
+    discriminator.compile("adam", "binary_crossentropy")
+    discriminator.trainable = False
+    combined.compile("adam", "binary_crossentropy")
+    for _ in range(steps):
+        discriminator.train_on_batch(np.zeros((128, 784)), np.ones((128, 1)))
+        combined.train_on_batch(np.zeros((64, 5)), np.ones((64, 1)))
+
+
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
+def test_the_fault_of_article_1_is_still_in_keras():
+    # If this fails, Keras has changed, and the notes in gan.py want changing too.
+    generator, discriminator = small_networks()
+    before = discriminator.get_weights()
+    article_1_order(generator, discriminator)
+    assert largest_difference(discriminator.get_weights(), before) == 0
+
+
+@pytest.mark.parametrize("joint_batch", [False, True])
+@pytest.mark.parametrize("custom", [False, True])
+def test_discriminator_still_learns_after_a_shorter_last_batch(digits, joint_batch, custom):
+    generator, discriminator = small_networks()
+    note = trained_after_each_batch(discriminator)
+    if custom:
+        model = GAN(generator, discriminator, joint_batch)
+        model.compile()
+        model.fit(digits[0], batch_size=64, epochs=2, callbacks=[note], verbose=0)
+    else:
+        train_gan(
+            generator, discriminator, digits[0], epochs=2, joint_batch=joint_batch,
+            callbacks=[note], verbose=0,
+        )  # fmt: skip
+    assert note.moves == [True] * 32
+
+
+@pytest.mark.parametrize("joint_batch", [False, True])
+def test_discriminator_still_learns_when_train_gan_is_called_twice(digits, joint_batch):
+    generator, discriminator = small_networks()
+    for _ in range(2):
+        note = trained_after_each_batch(discriminator)
+        note.moves.clear()
+        train_gan(
+            generator,
+            discriminator,
+            digits[0],
+            joint_batch=joint_batch,
+            callbacks=[note],
+            verbose=0,
+        )
+        assert note.moves == [True] * 16
+
+
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
+@pytest.mark.parametrize("joint_batch", [False, True])
+@pytest.mark.parametrize("custom", [False, True])
+def test_discriminator_learns_again_after_the_order_of_article_1(digits, joint_batch, custom):
+    generator, discriminator = small_networks()
+    article_1_order(generator, discriminator)
+    note = trained_after_each_batch(discriminator)
+    note.moves.clear()
+    if custom:
+        model = GAN(generator, discriminator, joint_batch)
+        model.compile()
+        model.fit(digits[0], batch_size=64, callbacks=[note], verbose=0)
+    else:
+        train_gan(
+            generator,
+            discriminator,
+            digits[0],
+            joint_batch=joint_batch,
+            callbacks=[note],
+            verbose=0,
+        )
+    assert note.moves == [True] * 16
+
+
+def test_discriminator_is_trainable_after_training_and_after_loading(digits, tmp_path):
+    # Article 1's loop leaves a discriminator that loads with no trainable weight.
+    generator, discriminator = small_networks()
+    train_gan(generator, discriminator, digits[0][:64], verbose=0)
+    discriminator.save(tmp_path / "discriminator.keras")
+    loaded = keras.models.load_model(tmp_path / "discriminator.keras")
+    assert len(loaded.trainable_weights) == len(discriminator.get_weights()) == 4
+    loaded.compile("adam", "binary_crossentropy")
+    before = loaded.get_weights()
+    loaded.train_on_batch(digits[0][:64], np.ones((64, 1)))
+    assert moved(loaded, before)
+
+
+# Both ways of training.
+
+
+@pytest.mark.parametrize("num_classes", [None, 10])
+@pytest.mark.parametrize(
+    "joint_batch, fresh_noise", [(True, False), (False, True)]
+)  # articles 1, 4
+def test_both_ways_of_training_give_the_same_weights(
+    double_precision, digits, joint_batch, fresh_noise, num_classes
+):
+    x, y = digits[0][:656], digits[1][:656]  # 20 batches of 32 and one of 16
+    labels = None if num_classes is None else y
+    keras.utils.set_random_seed(1)
+    custom = GAN(*small_networks(num_classes), joint_batch, fresh_noise, seed=5)
+    keras.utils.set_random_seed(1)
+    generator, discriminator = small_networks(num_classes)
+    before = generator.get_weights() + discriminator.get_weights()
+
+    custom.compile(jit_compile=False)  # XLA draws other normal numbers from the same seed
+    theirs = custom.fit(x, labels, batch_size=32, epochs=2, shuffle=False, verbose=0)
+    ours = train_gan(
+        generator, discriminator, x, labels, epochs=2, batch_size=32, joint_batch=joint_batch,
+        fresh_noise=fresh_noise, seed=5, shuffle=False, verbose=0,
+    )  # fmt: skip
+
+    weights = generator.get_weights() + discriminator.get_weights()
+    assert largest_difference(weights, before) > 1e-3
+    assert largest_difference(weights, custom.get_weights()) < 1e-9
+    for name in ("discriminator_loss", "generator_loss"):
+        np.testing.assert_allclose(ours.history[name], theirs.history[name], rtol=1e-5)
+
+
+def test_losses_are_those_of_the_articles_by_hand(digits):
+    real = digits[0][:8]
+    noise = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
+    for joint_batch in (False, True):
+        model = GAN(*small_networks(), joint_batch)
+        model.sample_noise = lambda batch_size: tf.constant(noise)
+        model.compile(run_eagerly=True)
+        d_real = np.asarray(model.discriminator(real), "float64")
+        d_fake = np.asarray(model.discriminator(model.generator(noise)), "float64")
+        on_real, on_fake = -np.log(d_real).mean(), -np.log(1 - d_fake).mean()
+        # Article 4 adds two means; article 1 takes one mean over a batch twice as large.
+        d_loss = (on_real + on_fake) / 2 if joint_batch else on_real + on_fake
+        logs = model.evaluate(real, verbose=0, return_dict=True)
+        np.testing.assert_allclose(logs["discriminator_loss"], d_loss, rtol=1e-5)
+        np.testing.assert_allclose(logs["generator_loss"], -np.log(d_fake).mean(), rtol=1e-5)
+        assert logs["real_accuracy"] == np.float32((d_real > 0.5).mean())
+        assert logs["fake_accuracy"] == np.float32((d_fake <= 0.5).mean())
+
+
+@pytest.mark.parametrize("fresh_noise", [False, True])
+def test_noise_of_the_generators_step(digits, fresh_noise):
+    drawn = []
+    model = GAN(*small_networks(), fresh_noise=fresh_noise, seed=0)
+    draw = model.sample_noise
+    model.sample_noise = lambda batch_size: drawn.append(draw(batch_size)) or drawn[-1]
+    seen = []
+    call = model.generator.call
+    model.generator.call = lambda inputs, **kwargs: seen.append(np.asarray(inputs)) or call(
+        inputs, **kwargs
+    )
+    model.compile(run_eagerly=True)
+    model.fit(digits[0][:16], batch_size=16, verbose=0)
+    assert len(seen) == 2 and len(drawn) == 1 + fresh_noise
+    assert np.array_equal(seen[0], seen[1]) is not fresh_noise
+
+
+def test_an_epoch_goes_through_every_image_once(digits):
+    # Article 1 calls one batch an epoch.
+    x = digits[0][:100]
+    seen = []
+    generator, discriminator = small_networks()
+    call = discriminator.call
+    discriminator.call = lambda inputs, **kwargs: seen.append(np.asarray(inputs)) or call(
+        inputs, **kwargs
+    )
+    tf.config.run_functions_eagerly(True)
+    try:
+        train_gan(generator, discriminator, x, batch_size=32, epochs=1, seed=0, verbose=0)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    rows = {row.tobytes() for batch in seen for row in batch.astype("float32")}
+    assert {row.tobytes() for row in x} <= rows
+    # 4 steps, each with a real batch, a generated one, and the generator's own.
+    assert [len(batch) for batch in seen] == [32, 32, 32] * 3 + [4, 4, 4]
+
+
+def test_train_gan_repeats_with_its_seed_and_calls_its_callbacks(digits, tmp_path):
+    histories = []
+    for seed in (3, 3, 4):
+        keras.utils.set_random_seed(0)
+        log = tmp_path / f"{len(histories)}.csv"
+        histories.append(
+            train_gan(
+                *small_networks(), digits[0][:256], epochs=2, seed=seed, verbose=0,
+                callbacks=[keras.callbacks.CSVLogger(log)],
+            ).history
+        )  # fmt: skip
+        assert len(log.read_text().splitlines()) == 3
+    assert histories[0] == histories[1] != histories[2]
+    assert list(histories[0]) == ["discriminator_loss", "generator_loss"]
+
+
+def test_training_stops_where_a_callback_asks_for_it(digits):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    history = train_gan(*small_networks(), digits[0][:64], epochs=5, callbacks=[Stop()], verbose=0)
+    assert len(history.epoch) == 1
+
+
+def test_compile_without_arguments_takes_article_4s_two_adams():
+    model = GAN(*small_networks())
+    model.compile()
+    for optimizer in (model.generator_optimizer, model.discriminator_optimizer):
+        assert isinstance(optimizer, keras.optimizers.Adam)
+        assert float(optimizer.learning_rate) == np.float32(2e-4)
+    assert model.generator_optimizer is not model.discriminator_optimizer
+
+
+# Drawing.
+
+
+def test_generate_repeats_with_its_seed_and_leaves_training_alone():
+    model = GAN(*small_networks(), seed=3)
+    state = np.asarray(model.seed_generator.state)
+    images = model.generate(5, seed=1)
+    assert images.shape == (5, 784) and images.min() >= 0 and images.max() <= 1
+    np.testing.assert_array_equal(images, model.generate(5, seed=1))
+    assert np.any(images != model.generate(5, seed=2))
+    np.testing.assert_array_equal(model.seed_generator.state, state)
+
+
+def test_label_reaches_both_networks(digits):
+    model = GAN(*small_networks(num_classes=10))
+    assert np.any(model.generate(2, labels=1, seed=0) != model.generate(2, labels=2, seed=0))
+    x = digits[0][:1]
+    one, two = (np.asarray(model.discriminator([x, np.array([k])])) for k in (1, 2))
+    assert one[0, 0] != two[0, 0]
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        (np.zeros((3, 100)), r"x: expected shape \(n, 784\), got \(3, 100\)"),
+        (np.zeros((0, 784)), "x: expected at least one image"),
+        (np.full((3, 784), np.nan), "got values from nan to nan"),
+        (np.full((3, 784), -1.0), r"x: expected pixels scaled to \[0, 1\]"),
+    ],
+)
+def test_bad_images_are_refused_by_both_ways_of_training(x, message):
+    generator, discriminator = small_networks()
+    model = GAN(generator, discriminator)
+    model.compile()
+    with pytest.raises(ValueError, match=message):
+        model.fit(x)
+    with pytest.raises(ValueError, match=message):
+        train_gan(generator, discriminator, x)
+
+
+def test_labels_and_num_classes_must_go_together(digits):
+    x, y = digits
+    plain, conditional = GAN(*small_networks()), GAN(*small_networks(num_classes=10))
+    plain.compile()
+    conditional.compile()
+    for call in (
+        lambda: plain.fit(x, y),
+        lambda: plain.generate(2, labels=1),
+        lambda: train_gan(plain.generator, plain.discriminator, x, y),
+    ):
+        with pytest.raises(ValueError, match="labels: expected None"):
+            call()
+    for call in (
+        lambda: conditional.fit(x),
+        lambda: conditional.generate(2),
+        lambda: train_gan(conditional.generator, conditional.discriminator, x),
+    ):
+        with pytest.raises(ValueError, match="labels: expected integers from 0 to 9, got None"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: build_generator(latent_dim=0), "latent_dim: .* got 0"),
+        (lambda: build_discriminator(input_dim=-3), "input_dim: .* got -3"),
+        (lambda: build_generator(num_classes=0), "num_classes: .* got 0"),
+        (
+            lambda: build_gan(build_generator(output_dim=100), build_discriminator()),
+            "input_dim 100.* 784",
+        ),
+        (
+            lambda: GAN(build_generator(num_classes=10), build_discriminator()),
+            "num_classes 10.* None",
+        ),
+        (lambda: train_gan(*small_networks(), np.zeros((2, 784)), epochs=0), "epochs: .* got 0"),
+        (
+            lambda: train_gan(*small_networks(), np.zeros((2, 784)), batch_size=0),
+            "batch_size: .* got 0",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
