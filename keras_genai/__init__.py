@@ -1,0 +1,45 @@
+"""Generative models in Keras 3 on TensorFlow, as four articles teach them, corrected and measured.
+
+    from keras_genai import vae
+    model = vae.VAE(vae.build_encoder(), vae.build_decoder())
+
+Each family is a module: `vae`, `gan`, `cnn`. `pretrained.load(name)` returns a trained one.
+"""
+
+__version__ = "0.1.0"
+
+
+def load_model(path):
+    """Load a model of this package from a `.keras` file, optimizers included.
+
+    Keras alone does not know the classes of a package that has not been imported; this imports
+    them.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The `keras.Model`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a whole `.keras` file.
+    """
+    import pathlib
+    import zipfile
+
+    import keras
+
+    from keras_genai import cnn, gan, vae  # noqa: F401 (registers their classes)
+
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # the name of the first part whose checksum is wrong
+    except zipfile.BadZipFile as error:
+        damaged = str(error)
+    if damaged or path.suffix != ".keras":
+        raise ValueError(f"{path}: expected a whole .keras file ({damaged or 'by its name'}).")
+    return keras.models.load_model(path, safe_mode=True)

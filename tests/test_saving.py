@@ -1,0 +1,164 @@
+"""Every class and builder, loaded in a fresh process: same output, and training goes on."""
+
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from conftest import largest_difference
+
+import keras_genai
+from keras_genai.cnn import build_cnn
+from keras_genai.gan import GAN, build_discriminator, build_gan, build_generator
+from keras_genai.vae import VAE, build_decoder, build_encoder, build_vae, reconstruction_loss
+
+# Loads every model of a folder, and notes what it returns and what another epoch makes of it.
+FRESH_PROCESS = """
+import pathlib, sys
+import numpy as np
+import keras_genai
+
+folder = pathlib.Path(sys.argv[1])
+for path in sorted(folder.glob("*.keras")):
+    model = keras_genai.load_model(path)
+    data = dict(np.load(path.with_suffix(".npz")))
+    inputs = [data[key] for key in sorted(data) if key.startswith("input")]
+    outputs = model.predict(inputs if len(inputs) > 1 else inputs[0], verbose=0)
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    results = {f"output_{i}": output for i, output in enumerate(outputs)}
+    if model.compiled:
+        x = [data[key] for key in sorted(data) if key.startswith("x")]
+        model.fit(x if len(x) > 1 else x[0], data.get("y"), shuffle=False, verbose=0)
+        results |= {f"weight_{i:02d}": weight for i, weight in enumerate(model.get_weights())}
+    np.savez(path.with_suffix(".loaded.npz"), **results)
+"""
+
+
+def models(num_classes):
+    """Yield name, model, inputs of `predict`, and the x and y of `fit`."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(40, 784)).astype("float32")
+    z = rng.normal(size=(40, 4)).astype("float32")
+    labels = rng.integers(10, size=40).astype("int32")
+    condition = [] if num_classes is None else [labels]
+    y = None if num_classes is None else labels
+
+    def vae_networks():
+        encoder = build_encoder(hidden_dims=(16,), latent_dim=4, num_classes=num_classes)
+        return encoder, build_decoder(4, (16,), num_classes=num_classes)
+
+    def gan_networks():
+        generator = build_generator(4, (16,), num_classes=num_classes)
+        return generator, build_discriminator(784, (16,), num_classes=num_classes)
+
+    encoder, decoder = vae_networks()
+    yield "encoder", encoder, [x, *condition], None, None
+    yield "decoder", decoder, [z, *condition], None, None
+    model = build_vae(encoder, decoder, beta=2.0, likelihood="gaussian", seed=1)
+    model.compile("adam", loss="mse")
+    yield "build_vae", model, [x, *condition], [x, *condition], x
+    model = build_vae(*vae_networks(), seed=1)
+    model.compile("adam", loss=reconstruction_loss)
+    yield "build_vae-bernoulli", model, [x, *condition], [x, *condition], x
+    model = VAE(*vae_networks(), beta=2.0, likelihood="gaussian", seed=2)
+    model.compile(keras.optimizers.Adam(1e-3), jit_compile=False, steps_per_execution=2)
+    yield "vae", model, [x, *condition], [x], y
+
+    generator, discriminator = gan_networks()
+    yield "generator", generator, [z, *condition], None, None
+    yield "discriminator", discriminator, [x, *condition], None, None
+    combined = build_gan(generator, discriminator)
+    combined.compile("adam", loss="binary_crossentropy")
+    yield "build_gan", combined, [z, *condition], [z, *condition], np.ones((40, 1), "float32")
+    model = GAN(*gan_networks(), joint_batch=True, fresh_noise=False, seed=3)
+    model.compile(keras.optimizers.Adam(1e-3), keras.optimizers.RMSprop(1e-3), jit_compile=False)
+    yield "gan", model, [z, *condition], [x], y
+
+    if num_classes:
+        cnn = build_cnn(num_classes=num_classes)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        cnn.compile("adam", loss, jit_compile=False)
+        images = x.reshape(-1, 28, 28, 1)
+        yield "cnn", cnn, [images], [images], labels
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Models that were trained for an epoch, saved, and what the fresh process made of them."""
+    folder = tmp_path_factory.mktemp("models")
+    for num_classes in (None, 10):
+        for name, model, inputs, x, y in models(num_classes):
+            path = folder / f"{name}{'' if num_classes is None else '-conditional'}.keras"
+            arrays = {f"input_{i}": array for i, array in enumerate(inputs)}
+            if x is not None:
+                fit = dict(x=x if len(x) > 1 else x[0], y=y, shuffle=False, verbose=0)
+                model.fit(**fit)
+                arrays |= {f"x_{i}": array for i, array in enumerate(x)}
+                arrays |= {} if y is None else {"y": y}
+            np.savez(path.with_suffix(".npz"), **arrays)
+            model.save(path)
+            outputs = model.predict(inputs if len(inputs) > 1 else inputs[0], verbose=0)
+            outputs = outputs if isinstance(outputs, list) else [outputs]
+            expected = {f"output_{i}": output for i, output in enumerate(outputs)}
+            if x is not None:
+                model.fit(**fit)
+                expected |= {f"weight_{i:02d}": w for i, w in enumerate(model.get_weights())}
+            np.savez(path.with_suffix(".expected.npz"), **expected)
+    subprocess.run([sys.executable, "-c", FRESH_PROCESS, folder], check=True)
+    return folder
+
+
+NAMES = [
+    "encoder", "decoder", "build_vae", "build_vae-bernoulli", "vae",
+    "generator", "discriminator", "build_gan", "gan",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [*NAMES, *(f"{name}-conditional" for name in NAMES), "cnn-conditional"]
+)
+def test_loaded_model_goes_on_like_the_saved_one(folder, name):
+    # Also what is drawn: the state of the noise is saved, and so are both optimizers of a GAN.
+    expected = dict(np.load(folder / f"{name}.expected.npz"))
+    loaded = dict(np.load(folder / f"{name}.loaded.npz"))
+    assert list(expected) == list(loaded)
+    assert largest_difference(loaded.values(), expected.values()) < 1e-6
+
+
+def test_subclass_keeps_its_settings(tmp_path):
+    model = VAE(build_encoder(8, (4,), 2), build_decoder(2, (4,), 8), 2.0, "gaussian", seed=7)
+    model.save(tmp_path / "vae.keras")
+    loaded = keras_genai.load_model(tmp_path / "vae.keras")
+    assert (loaded.beta, loaded.likelihood, loaded.seed) == (2.0, "gaussian", 7)
+    model = GAN(build_generator(2, (4,), 8), build_discriminator(8, (4,)), True, False, seed=7)
+    model.compile(jit_compile=False, steps_per_execution=3)
+    model.save(tmp_path / "gan.keras")
+    loaded = keras_genai.load_model(tmp_path / "gan.keras")
+    assert (loaded.joint_batch, loaded.fresh_noise, loaded.seed) == (True, False, 7)
+    assert (loaded.jit_compile, loaded.steps_per_execution) == (False, 3)
+
+
+def test_damaged_files_are_named(tmp_path):
+    path = tmp_path / "model.keras"
+    with pytest.raises(FileNotFoundError, match="model.keras: no such file"):
+        keras_genai.load_model(path)
+    build_cnn().save(path)
+    whole = path.read_bytes()
+    altered = bytearray(whole)
+    altered[len(whole) // 2] ^= 1
+    for damaged in (whole[: len(whole) // 2], bytes(altered), b"", b"text"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="model.keras: expected a whole .keras file"):
+            keras_genai.load_model(path)
+    with pytest.raises(ValueError, match="expected a whole .keras file"):
+        keras_genai.load_model(pathlib.Path(__file__))
+
+
+def test_a_file_with_code_in_it_is_not_run(tmp_path):
+    layer = keras.layers.Lambda(lambda x: x)
+    model = keras.Sequential([keras.Input((1,)), layer])
+    model.save(tmp_path / "lambda.keras")
+    with pytest.raises(ValueError, match="lambda"):
+        keras_genai.load_model(tmp_path / "lambda.keras")
