@@ -1,0 +1,153 @@
+"""Pictures of images, histories and latent spaces.
+
+Every function returns a matplotlib Figure and shows nothing by itself; none needs a display.
+"""
+
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from keras_genai.inputs import check_size
+
+
+def plot_images(images, columns: int | None = None, titles=None) -> Figure:
+    """Draw images in a grid, row by row.
+
+    Args:
+        images: (n, features) of square images, (n, height, width) or (n, height, width, channels),
+            in [0, 1].
+        columns: of the grid; None makes it square.
+        titles: n texts to stand above the images.
+
+    Raises:
+        ValueError: if the images have none of these shapes, or if their number is not that of
+            titles.
+    """
+    images = _as_grey_or_colour(images)
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"titles: expected {len(images)}, got {len(titles)}.")
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    check_size("columns", columns)
+    rows = math.ceil(len(images) / columns)
+    height = 0.8 if titles is None else 1.0
+    figure = Figure(figsize=(0.8 * columns, height * rows), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.axis("off")
+        if i < len(images):
+            axes.imshow(images[i], cmap="gray", vmin=0, vmax=1)
+            if titles is not None:
+                axes.set_title(titles[i], fontsize=8, pad=2)
+    return figure
+
+
+def plot_history(history) -> Figure:
+    """Draw each metric of a training over its epochs, held-out values dashed.
+
+    Args:
+        history: what `fit` or `train_gan` returned, or its `history`: name to one value an epoch.
+
+    Raises:
+        ValueError: if it is empty.
+    """
+    history = getattr(history, "history", history)
+    names = [name for name in history if not name.startswith("val_")]
+    if not names:
+        raise ValueError("history: expected at least one metric, got none.")
+    figure = Figure(figsize=(3.2 * len(names), 2.8), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False).flat, names):
+        for key, label, style in ((name, "training", "-"), (f"val_{name}", "held out", "--")):
+            if key in history:
+                epochs = np.arange(1, len(history[key]) + 1)
+                axes.plot(
+                    epochs,
+                    history[key],
+                    style,
+                    label=label,
+                    marker="." if len(epochs) < 30 else None,
+                )
+        axes.set(title=name.replace("_", " "), xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend()
+    return figure
+
+
+def plot_latent_space(vae, x=None, labels=None, size: int = 20, extent: float = 2.5) -> Figure:
+    """Draw a VAE's latent space: what it decodes over a plane, and where it puts images.
+
+    Args:
+        vae: a `VAE` without classes. Of more than two latent dimensions, the first two are drawn;
+            the others are zero in the manifold.
+        x: images (n, features) in [0, 1] to encode, or None to draw the manifold alone.
+        labels: integers (n,) that colour the encodings.
+        size: images along each side of the manifold.
+        extent: the plane goes from -extent to extent, in standard deviations of the prior.
+
+    Raises:
+        ValueError: if the VAE has one latent dimension only, or classes.
+    """
+    if vae.latent_dim < 2 or vae.num_classes is not None:
+        raise ValueError(
+            "vae: expected at least two latent dimensions and no classes, "
+            f"got latent_dim {vae.latent_dim} and num_classes {vae.num_classes}."
+        )
+    check_size("size", size)
+    axis = np.linspace(-extent, extent, size, dtype="float32")
+    z = np.zeros((size * size, vae.latent_dim), "float32")
+    z[:, 0], z[:, 1] = np.tile(axis, size), np.repeat(axis[::-1], size)  # z_2 grows upwards
+    images = _as_grey_or_colour(vae.decode(z))
+    height, width, channels = images.shape[1:]
+    manifold = images.reshape(size, size, height, width, channels).swapaxes(1, 2)
+    manifold = manifold.reshape(size * height, size * width, channels)
+
+    panels = 1 if x is None else 2
+    figure = Figure(figsize=(5.5 * panels, 5), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    axes[0].imshow(manifold, cmap="gray", vmin=0, vmax=1, extent=(-extent, extent) * 2)
+    axes[0].set(title="decoded", xlabel="$z_1$", ylabel="$z_2$")
+    if x is not None:
+        z_mean, _ = vae.encode(x)
+        points = axes[1].scatter(z_mean[:, 0], z_mean[:, 1], c=labels, s=2, cmap="tab10")
+        axes[1].set(title="encoded (mean)", xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+        if labels is not None:
+            axes[1].legend(*points.legend_elements(), loc="upper right", fontsize=8)
+    return figure
+
+
+def plot_interpolation(vae, start, end, steps: int = 10, labels=None) -> Figure:
+    """Draw the way from one image to another, along a straight line between their encodings.
+
+    Args:
+        vae: a `VAE`.
+        start, end: images (features,) or (n, features) in [0, 1]; one row of the figure for each
+            pair.
+        steps: images in a row, both ends' reconstructions included, at least 2.
+        labels: an integer or integers (n,) if the VAE is conditional.
+    """
+    check_size("steps", steps, minimum=2)
+    start, end = np.atleast_2d(start), np.atleast_2d(end)
+    if start.shape != end.shape:
+        raise ValueError(f"end: expected shape {start.shape}, that of start, got {end.shape}.")
+    z_start, z_end = vae.encode(start, labels)[0], vae.encode(end, labels)[0]  # (n, latent_dim)
+    weights = np.linspace(0, 1, steps, dtype="float32")[None, :, None]
+    z = (1 - weights) * z_start[:, None] + weights * z_end[:, None]  # (n, steps, latent_dim)
+    if labels is not None:
+        labels = np.repeat(np.broadcast_to(labels, len(start)), steps)
+    return plot_images(vae.decode(z.reshape(-1, z.shape[-1]), labels), columns=steps)
+
+
+def _as_grey_or_colour(images) -> np.ndarray:
+    """Return images as (n, height, width, channels)."""
+    images = np.asarray(images)
+    if images.ndim == 2 and math.isqrt(images.shape[1]) ** 2 == images.shape[1]:
+        side = math.isqrt(images.shape[1])
+        images = images.reshape(-1, side, side)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or len(images) == 0 or images.shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            "images: expected at least one, (n, features) of a square, (n, height, width) or "
+            f"(n, height, width, channels), got {images.shape}."
+        )
+    return images

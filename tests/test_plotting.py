@@ -1,0 +1,97 @@
+"""Plots: what they draw, without a display."""
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from keras_genai.plotting import plot_history, plot_images, plot_interpolation, plot_latent_space
+from keras_genai.vae import VAE, build_decoder, build_encoder
+
+
+def pictures(figure):
+    return [axes.images[0].get_array() for axes in figure.axes if axes.images]
+
+
+@pytest.fixture
+def vae():
+    return VAE(build_encoder(16, (8,), 2), build_decoder(2, (8,), 16))
+
+
+@pytest.mark.parametrize("shape", [(5, 16), (5, 4, 4), (5, 4, 4, 1), (5, 4, 4, 3)])
+def test_images_are_drawn_as_they_are(shape):
+    images = np.random.default_rng(0).uniform(size=shape)
+    figure = plot_images(images, columns=3)
+    assert isinstance(figure, Figure) and len(figure.axes) == 6
+    assert len(pictures(figure)) == 5
+    for drawn, image in zip(pictures(figure), images):
+        np.testing.assert_array_equal(np.ravel(drawn), np.ravel(image))
+    assert figure.axes[0].images[0].get_clim() == (0, 1)  # not stretched to what is in the picture
+
+
+def test_titles_stand_above_their_images():
+    figure = plot_images(np.zeros((2, 4, 4)), titles=["a", "b"])
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
+
+
+def test_bad_images_are_refused():
+    for shape in ((0, 16), (3, 15), (3,), (2, 4, 4, 2)):
+        with pytest.raises(ValueError, match="images: expected at least one"):
+            plot_images(np.zeros(shape))
+    with pytest.raises(ValueError, match="titles: expected 2, got 1"):
+        plot_images(np.zeros((2, 4, 4)), titles=["a"])
+
+
+def test_history_draws_training_and_held_out_values():
+    figure = plot_history({"loss": [3.0, 2.0], "val_loss": [4.0, 3.0], "kl": [1.0, 1.5]})
+    loss, kl = figure.axes
+    assert [line.get_ydata().tolist() for line in loss.lines] == [[3, 2], [4, 3]]
+    assert loss.lines[0].get_xdata().tolist() == [1, 2]
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["training", "held out"]
+    assert loss.get_xlabel() == "epoch" and kl.get_title() == "kl" and len(kl.lines) == 1
+    with pytest.raises(ValueError, match="history: expected at least one metric"):
+        plot_history({})
+
+
+def test_manifold_shows_each_point_of_the_plane_where_it_lies(vae):
+    figure = plot_latent_space(vae, size=3, extent=2.0)
+    manifold = np.asarray(pictures(figure)[0]).reshape(12, 12)
+    top_right = vae.decode(np.float32([[2, 2]])).reshape(4, 4)
+    bottom_left = vae.decode(np.float32([[-2, -2]])).reshape(4, 4)
+    np.testing.assert_allclose(manifold[:4, -4:], top_right, rtol=1e-5)
+    np.testing.assert_allclose(manifold[-4:, :4], bottom_left, rtol=1e-5)
+
+
+def test_encodings_are_coloured_by_label(vae):
+    x = np.random.default_rng(0).uniform(size=(6, 16)).astype("float32")
+    figure = plot_latent_space(vae, x, labels=np.arange(6) % 2, size=2)
+    points = figure.axes[1].collections[0]
+    np.testing.assert_allclose(points.get_offsets(), vae.encode(x)[0], rtol=1e-5)
+    assert points.get_array().tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_latent_space_of_another_vae_is_refused():
+    one = VAE(build_encoder(16, (8,), 1), build_decoder(1, (8,), 16))
+    with pytest.raises(ValueError, match="at least two latent dimensions"):
+        plot_latent_space(one)
+
+
+def test_interpolation_goes_from_one_reconstruction_to_the_other(vae):
+    x = np.random.default_rng(0).uniform(size=(4, 16)).astype("float32")
+    drawn = pictures(plot_interpolation(vae, x[:2], x[2:], steps=5))
+    assert len(drawn) == 10
+    for row in range(2):
+        ends = vae.reconstruct(x[[row, row + 2]])
+        np.testing.assert_allclose(np.ravel(drawn[5 * row]), ends[0], rtol=1e-5)
+        np.testing.assert_allclose(np.ravel(drawn[5 * row + 4]), ends[1], rtol=1e-5)
+        middle = vae.decode(vae.encode(x[[row, row + 2]])[0].mean(axis=0, keepdims=True))
+        np.testing.assert_allclose(np.ravel(drawn[5 * row + 2]), middle[0], rtol=1e-5)
+    with pytest.raises(ValueError, match="end: expected shape"):
+        plot_interpolation(vae, x[:1], x)
+
+
+def test_plots_are_shown_by_nobody_but_the_caller(vae):
+    # pyplot shows, in a script or under a notebook's cell, every figure that it knows of.
+    plot_images(np.zeros((2, 4, 4)))
+    plot_latent_space(vae, size=2)
+    assert pyplot.get_fignums() == []
