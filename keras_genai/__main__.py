@@ -1,0 +1,322 @@
+"""Command line: python -m keras_genai list | train | generate.
+
+`list` and `--help` answer without loading TensorFlow; it is imported where a command needs it.
+"""
+
+import argparse
+import csv
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+import shlex
+import sys
+import time
+
+from keras_genai.recipes import RECIPES, Recipe
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line; return its exit code: 0, 1 at NaN, 2 for bad input, 130 at Ctrl-C."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of TensorFlow, exceptions are enough
+    try:
+        options = _parser().parse_args(arguments)
+        return options.command(options)
+    except UsageError as error:
+        print(f"keras_genai: {error}", file=sys.stderr)
+        return 2
+
+
+class UsageError(ValueError):
+    """Input that a command cannot work with: reported in one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that reports a bad command line as `main` reports all bad input."""
+
+    def error(self, message):
+        raise UsageError(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m keras_genai",
+        description="Train the generative models of the articles, and draw from them.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="list | train | generate")
+
+    command = commands.add_parser("list", help="name every recipe, with the figure to expect")
+    command.set_defaults(command=list_recipes)
+
+    command = commands.add_parser("train", help="train a recipe")
+    command.add_argument("name", help="of a recipe: see list")
+    command.add_argument("--epochs", type=_count, metavar="N", help="instead of the recipe's")
+    command.add_argument("--batch-size", type=_count, metavar="N", help="instead of the recipe's")
+    command.add_argument("--seed", type=_seed, metavar="N", help="of weights, order and noise [0]")
+    command.add_argument("--output", type=pathlib.Path, metavar="DIR", help="[runs/NAME]")
+    command.add_argument(
+        "--data", metavar="FOLDER-OF-IMAGES", help="your own images (a folder a class for labels)"
+    )
+    command.add_argument("--resume", action="store_true", help="go on after the last whole epoch")
+    command.set_defaults(command=train)
+
+    command = commands.add_parser("generate", help="draw images to a PNG file")
+    command.add_argument("source", metavar="NAME-OR-FILE.keras", help="shipped weights, or a file")
+    command.add_argument("--count", type=_count, default=64, metavar="N", help="images [64]")
+    command.add_argument("--label", type=_seed, metavar="K", help="class of all; else all in turn")
+    command.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the noise [0]")
+    command.add_argument("--output", type=pathlib.Path, metavar="FILE.png", help="[NAME.png]")
+    command.set_defaults(command=generate)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from 0 to 2^31 - 1, got {text!r}"
+        )
+    return int(text)
+
+
+def list_recipes(options) -> int:
+    """Print a table of all recipes."""
+    heads = ("name", "article", "model", "data", "expected figure")
+    rows = [
+        (
+            recipe.name,
+            recipe.article,
+            recipe.model,
+            recipe.data,
+            f"{recipe.figure}: {recipe.expected:g}",
+        )
+        for recipe in RECIPES.values()
+    ]
+    widths = [max(map(len, column)) for column in zip(heads, *rows)]
+    for row in (heads, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    return 0
+
+
+def train(options) -> int:
+    """Train a recipe into its output folder, and print its figure beside the expected one."""
+    recipe = _recipe(options.name)
+    folder = options.output or pathlib.Path("runs") / recipe.name
+    run = _settings(recipe, folder, options)
+    (x, y), (x_test, y_test) = _load_data(recipe, run["data"])
+
+    import keras
+    import tensorflow as tf
+
+    from keras_genai import datasets, load_model
+    from keras_genai.callbacks import ImageGrid, SaveEachEpoch, StopAtNaN
+
+    keras.utils.set_random_seed(run["seed"])
+    saved = folder / "model.keras"
+    if options.resume and saved.exists():
+        model = _checked(load_model, saved)
+        first_epoch = int(model.optimizer.iterations) // math.ceil(len(x) / run["batch_size"])
+    else:
+        model = recipe.create(run["seed"], None if y is None else int(y.max()) + 1)
+        first_epoch = 0
+    _start_files(folder, run, first_epoch)
+
+    epoch = tf.Variable(first_epoch, dtype=tf.int64)
+    batches = datasets.batches(x if y is None else (x, y), run["batch_size"], run["seed"], epoch)
+    callbacks = [
+        keras.callbacks.LambdaCallback(on_epoch_begin=lambda number, logs: epoch.assign(number)),
+        StopAtNaN(),
+        keras.callbacks.CSVLogger(folder / "history.csv", append=True),
+        SaveEachEpoch(saved),
+    ]
+    if hasattr(model, "generate"):
+        labels = _labels_in_turn(model, 64)
+        callbacks.append(ImageGrid(folder / "samples" / "epoch-{epoch:02d}.png", 64, labels))
+    started = time.monotonic()
+    try:
+        model.fit(
+            batches,
+            epochs=run["epochs"],
+            initial_epoch=first_epoch,
+            validation_data=(x_test, y_test),
+            validation_batch_size=500,
+            shuffle=False,  # the batches are
+            callbacks=callbacks,
+        )
+    except KeyboardInterrupt:
+        print("\nStopped. --resume goes on after the last whole epoch.", file=sys.stderr)
+        return 130
+    except FloatingPointError as error:
+        print(f"\nkeras_genai: {error} {saved} is of the last whole epoch.", file=sys.stderr)
+        return 1
+    run["minutes"] = round((time.monotonic() - started) / 60, 1)
+    _draw(recipe, model, folder, x_test, y_test)
+    _report(recipe, model, folder, run, x_test, y_test)
+    return 0
+
+
+def generate(options) -> int:
+    """Draw images from shipped weights or from a file of one's own, into a PNG file."""
+    output = options.output or pathlib.Path(options.source).with_suffix(".png").name
+    output = pathlib.Path(output)
+    if output.suffix != ".png":
+        raise UsageError(f"--output: expected a name that ends in .png, got {str(output)!r}")
+
+    from keras_genai import load_model, pretrained
+    from keras_genai.plotting import plot_images
+
+    if options.source.endswith(".keras"):
+        model = _checked(load_model, options.source)
+    else:
+        model = _checked(pretrained.load, _recipe(options.source).name)
+    if not hasattr(model, "generate"):
+        raise UsageError(f"{options.source}: a classifier, which generates nothing")
+    labels = _labels_in_turn(model, options.count) if options.label is None else options.label
+    images = _checked(model.generate, options.count, labels, options.seed)
+    _checked(plot_images(images).savefig, output)
+    print(output)
+    return 0
+
+
+def _checked(function, *arguments):
+    """Call the function; what it has to say against its input becomes one line on the terminal."""
+    try:
+        return function(*arguments)
+    except (ValueError, OSError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+
+
+def _recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise UsageError(f"{name}: no such recipe; expected one of {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def _settings(recipe: Recipe, folder: pathlib.Path, options) -> dict:
+    """Return the settings of this run; one that goes on keeps those that it began with."""
+    given = {"batch_size": options.batch_size, "seed": options.seed, "data": options.data}
+    default = {"batch_size": recipe.batch_size, "seed": 0, "data": None}
+    known = None
+    if (folder / "run.json").exists():
+        known = _checked(json.loads, _checked((folder / "run.json").read_text))
+    if options.resume:
+        if known is None:
+            raise UsageError(f"{folder}: nothing to resume; train without --resume first")
+        if known["name"] != recipe.name:
+            raise UsageError(f"{folder}: holds a run of {known['name']}, not of {recipe.name}")
+        for key, value in given.items():
+            if value not in (None, known[key]):
+                flag = key.replace("_", "-")
+                raise UsageError(f"--{flag}: the run was started with {known[key]}, got {value}")
+        default = known
+    elif known is not None and "measured" not in known and (folder / "model.keras").exists():
+        raise UsageError(
+            f"{folder}: holds an unfinished run; --resume goes on with it, --output leaves it alone"
+        )
+    settings = {key: default[key] if value is None else value for key, value in given.items()}
+    epochs = options.epochs or (known["epochs"] if options.resume else recipe.epochs)
+    return {"name": recipe.name, "epochs": epochs, **settings}
+
+
+def _load_data(recipe: Recipe, folder: str | None):
+    """Return training and held-out data as `fit` takes them."""
+    from keras_genai import datasets
+
+    if folder is None:
+        train, held_out = _checked(datasets.load_mnist)
+    else:
+        train, held_out = _checked(datasets.load_image_folder, folder)
+    if recipe.labelled and (train[1] is None or train[1].max() == 0):
+        raise UsageError(f"{folder}: {recipe.name} needs labels: expected a folder for each class")
+    return recipe.arrange(*train), recipe.arrange(*held_out)
+
+
+def _start_files(folder: pathlib.Path, run: dict, first_epoch: int) -> None:
+    """Write the settings, and keep of an earlier history the epochs that the model has seen."""
+    run["command"] = shlex.join(["python", "-m", "keras_genai", *sys.argv[1:]])
+    run["started"] = datetime.datetime.now().isoformat(timespec="seconds")
+    run["versions"] = {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")},
+    }
+    history = folder / "history.csv"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if first_epoch == 0:
+            for path in (history, folder / "model.keras"):
+                path.unlink(missing_ok=True)
+        else:
+            lines = history.read_text().splitlines(keepends=True)
+            history.write_text("".join(lines[: 1 + first_epoch]))  # a heading, then a line an epoch
+        _write_run(folder, run)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def _write_run(folder: pathlib.Path, run: dict) -> None:
+    (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n")
+
+
+def _labels_in_turn(model, count: int):
+    """Return labels 0, 1, 2, … in turn for a conditional model, None for another."""
+    if model.num_classes is None:
+        return None
+    return [i % model.num_classes for i in range(count)]
+
+
+def _draw(recipe: Recipe, model, folder: pathlib.Path, x_test, y_test) -> None:
+    """Leave pictures of what the model has learned."""
+    import numpy as np
+
+    from keras_genai.plotting import plot_history, plot_images
+
+    with open(folder / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    history = {name: [float(row[name]) for row in rows] for name in rows[0] if name != "epoch"}
+    plot_history(history).savefig(folder / "history.png")
+    if hasattr(model, "generate"):
+        samples = model.generate(64, _labels_in_turn(model, 64), seed=0)
+        plot_images(samples).savefig(folder / "samples.png")
+    if recipe.kind == "vae":
+        x, y = x_test[:10], None if y_test is None else y_test[:10]
+        pairs = np.concatenate([x, model.reconstruct(x, y)])
+        plot_images(pairs, columns=10).savefig(folder / "reconstructions.png")
+    if recipe.kind == "cnn":
+        guesses = model.predict(x_test[:64], verbose=0).argmax(-1)
+        titles = [
+            f"{guess}" if guess == y else f"{guess} for {y}" for guess, y in zip(guesses, y_test)
+        ]
+        plot_images(x_test[:64], titles=titles).savefig(folder / "predictions.png")
+
+
+def _report(recipe: Recipe, model, folder: pathlib.Path, run: dict, x_test, y_test) -> None:
+    """Measure the recipe's figure, note it in run.json, and print it beside the expected one."""
+    from keras_genai import pretrained
+
+    own_data = run["data"] is not None
+    run["figure"] = recipe.figure
+    if own_data and recipe.judge:
+        run["measured"] = None
+        print(f"{recipe.figure}: not measured, since it takes a classifier of MNIST's digits.")
+    else:
+        judge = pretrained.load(recipe.judge) if recipe.judge else None
+        run["measured"] = round(recipe.measure(model, x_test, y_test, judge), 4)
+        print(
+            f"{recipe.figure}: measured {run['measured']:g} after {run['epochs']} epochs, expected "
+            f"{recipe.expected:g} ± {recipe.tolerance:g} after {recipe.epochs}"
+            + (" on MNIST." if own_data else ".")
+        )
+    _write_run(folder, run)
+    print(f"Model, history and pictures are in {folder}.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""The weights that ship in `data/weights/`, in half precision, and the record beside each."""
+
+import hashlib
+import json
+import pathlib
+
+from keras_genai import datasets
+from keras_genai.recipes import RECIPES
+
+
+def names() -> list[str]:
+    """Return the names of the recipes whose weights ship."""
+    return sorted(path.stem for path in _folder().glob("*.json"))
+
+
+def record(name: str) -> dict:
+    """Return what is known of shipped weights: command, seed, versions, minutes, figure, sha256.
+
+    Raises:
+        ValueError: if no weights ship under this name.
+    """
+    if name not in names():
+        raise ValueError(f"{name}: expected a name with shipped weights: {', '.join(names())}.")
+    return json.loads((_folder() / f"{name}.json").read_text())
+
+
+def load(name: str):
+    """Return the model of a recipe with its shipped weights, compiled as the recipe compiles it.
+
+    Raises:
+        ValueError: if no weights ship under this name, or if their file was cut short or altered.
+        FileNotFoundError: if their file is missing.
+    """
+    path = datasets.check_file(_weights(_folder(), name), record(name)["sha256"])
+    recipe = RECIPES[name]
+    model = recipe.build(0, 10 if recipe.labelled else None)
+    model.load_weights(path)
+    recipe.compile(model)
+    return model
+
+
+def ship(run, folder) -> None:
+    """Make weights that ship out of a finished training.
+
+    Args:
+        run: folder that `train` wrote.
+        folder: to write <name>.weights.h5, in half precision, and its record <name>.json to.
+    """
+    import keras
+
+    from keras_genai import load_model
+
+    run, folder = pathlib.Path(run), pathlib.Path(folder)
+    settings = json.loads((run / "run.json").read_text())
+    recipe = RECIPES[settings["name"]]
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float16")
+    halved = recipe.build(0, 10 if recipe.labelled else None)
+    keras.config.set_dtype_policy(policy)
+    halved.set_weights(load_model(run / "model.keras").get_weights())
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _weights(folder, recipe.name)
+    halved.save_weights(path)
+    settings["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / f"{recipe.name}.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _folder() -> pathlib.Path:
+    return datasets.data_folder() / "weights"
+
+
+def _weights(folder: pathlib.Path, name: str) -> pathlib.Path:
+    return folder / f"{name}.weights.h5"

@@ -1,0 +1,269 @@
+"""Command line: what it leaves, how it goes on after a stop, what it says of bad input."""
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from conftest import largest_difference
+
+import keras_genai
+from keras_genai import datasets
+from keras_genai.__main__ import main
+from keras_genai.callbacks import SaveEachEpoch
+from keras_genai.recipes import RECIPES
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """200 real digits as PNG files, in a folder for each digit."""
+    folder = tmp_path_factory.mktemp("images")
+    (x, y), _ = datasets.load_mnist()
+    for i in range(200):
+        (folder / str(y[i])).mkdir(exist_ok=True)
+        keras.utils.save_img(folder / str(y[i]) / f"{i}.png", x[i][..., None], scale=False)
+    return folder
+
+
+def train(*arguments) -> int:
+    return main(["train", *map(str, arguments)])
+
+
+def weights(folder) -> list[np.ndarray]:
+    return keras_genai.load_model(folder / "model.keras").get_weights()
+
+
+def history(folder) -> list[dict]:
+    with open(folder / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# list and --help.
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["train", "--help"]])
+def test_list_and_help_do_not_load_tensorflow(arguments):
+    code = (
+        "import sys\nfrom keras_genai.__main__ import main\n"
+        f"try: main({arguments})\nexcept SystemExit as end: assert end.code == 0\n"
+        "assert not {'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "train" in done.stdout or "--resume" in done.stdout or "article4-vae" in done.stdout
+
+
+def test_list_shows_each_recipe_with_its_article_and_figure(capsys):
+    assert main(["list"]) == 0
+    heads, *lines = capsys.readouterr().out.splitlines()
+    assert heads.split()[:2] == ["name", "article"]
+    assert [line.split()[0] for line in lines] == list(RECIPES)
+    for line, recipe in zip(lines, RECIPES.values()):
+        figure = f"{recipe.figure}: {recipe.expected:g}"
+        assert all(part in line for part in (recipe.article, recipe.model, "MNIST", figure))
+
+
+# train.
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains_on_a_folder_of_images(images, tmp_path, capsys, name):
+    assert train(name, "--epochs", 1, "--output", tmp_path, "--data", images) == 0
+    pictures = {
+        "vae": ["samples", "samples.png", "reconstructions.png"],
+        "gan": ["samples", "samples.png"],
+        "cnn": ["predictions.png"],
+    }
+    kind = RECIPES[name].kind
+    expected = ["history.csv", "history.png", "model.keras", "run.json", *pictures[kind]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(expected)
+    if kind != "cnn":
+        assert [path.name for path in (tmp_path / "samples").iterdir()] == ["epoch-01.png"]
+    assert len(history(tmp_path)) == 1
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert (run["name"], run["epochs"], run["seed"]) == (name, 1, 0)
+    assert set(run["versions"]) == {"python", "tensorflow", "keras", "numpy"}
+    out = capsys.readouterr().out
+    if kind == "gan":
+        assert run["measured"] is None and "not measured" in out
+    else:
+        assert f"measured {run['measured']:g} after 1 epochs, expected" in out
+
+
+@pytest.mark.parametrize("name", ["article4-vae", "article1-gan", "article4-gan", "article4-cnn"])
+def test_resumed_training_ends_where_uninterrupted_training_does(images, tmp_path, name):
+    # The order of the batches, the noise, both optimizers and the count of epochs all go on.
+    common = (name, "--data", images, "--batch-size", 32, "--seed", 3)
+    assert train(*common, "--epochs", 3, "--output", tmp_path / "whole") == 0
+    assert train(*common, "--epochs", 1, "--output", tmp_path / "parts") == 0
+    assert train(name, "--resume", "--epochs", 3, "--output", tmp_path / "parts") == 0
+    assert largest_difference(weights(tmp_path / "whole"), weights(tmp_path / "parts")) < 1e-6
+    whole, parts = history(tmp_path / "whole"), history(tmp_path / "parts")
+    assert [row["epoch"] for row in parts] == ["0", "1", "2"]
+    for row, other in zip(whole, parts):
+        for key in row:
+            assert float(row[key]) == pytest.approx(float(other[key]), rel=1e-4)
+
+
+def test_killed_training_goes_on_from_the_last_whole_epoch(images, tmp_path):
+    arguments = ["article4-vae", "--data", images, "--epochs", "500", "--output", tmp_path]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_genai", "train", *arguments], stdout=subprocess.DEVNULL
+    )
+    while process.poll() is None and not (tmp_path / "model.keras").exists():
+        time.sleep(0.01)
+    time.sleep(0.5)  # into a later epoch, wherever that is
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = int(keras_genai.load_model(tmp_path / "model.keras").optimizer.iterations) // 3
+    assert 1 <= done < 500
+    assert train("article4-vae", "--resume", "--epochs", done + 2, "--output", tmp_path) == 0
+    assert [int(row["epoch"]) for row in history(tmp_path)] == list(range(done + 2))
+
+    whole = tmp_path / "whole"
+    assert train("article4-vae", "--data", images, "--epochs", done + 2, "--output", whole) == 0
+    assert largest_difference(weights(whole), weights(tmp_path)) < 1e-4
+
+
+def interrupt(monkeypatch, after: int):
+    """Press Ctrl-C in the epoch after `after` whole ones."""
+    on_epoch_end = SaveEachEpoch.on_epoch_end
+
+    def interrupted(self, epoch, logs=None):
+        if epoch == after:
+            raise KeyboardInterrupt
+        on_epoch_end(self, epoch, logs)
+
+    monkeypatch.setattr(SaveEachEpoch, "on_epoch_end", interrupted)
+
+
+def test_ctrl_c_says_how_to_go_on_and_loses_nothing(images, tmp_path, capsys, monkeypatch):
+    common = ("article4-vae", "--data", images, "--epochs", 3, "--output", tmp_path)
+    with monkeypatch.context() as patch:
+        interrupt(patch, after=1)
+        assert train(*common) == 130
+    assert "--resume goes on after the last whole epoch" in capsys.readouterr().err
+    assert len(history(tmp_path)) == 2  # the second was measured, but not saved
+
+    assert train(*common) == 2  # would begin anew over an unfinished run
+    assert "holds an unfinished run; --resume goes on with it" in capsys.readouterr().err
+    assert train("article4-vae", "--resume", "--output", tmp_path) == 0
+    assert [row["epoch"] for row in history(tmp_path)] == ["0", "1", "2"]
+
+
+def test_ctrl_c_in_the_first_epoch_can_be_resumed_too(images, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt(patch, after=0)
+        assert train("article4-vae", "--data", images, "--epochs", 1, "--output", tmp_path) == 130
+    assert train("article4-vae", "--resume", "--output", tmp_path) == 0
+    assert len(history(tmp_path)) == 1
+
+
+def test_nan_stops_training_and_says_where(images, tmp_path, capsys, monkeypatch):
+    recipe = RECIPES["article4-vae"]
+
+    def too_fast(model):
+        model.compile(keras.optimizers.SGD(1e30))
+
+    monkeypatch.setitem(RECIPES, recipe.name, dataclasses.replace(recipe, compile=too_fast))
+    assert train(recipe.name, "--data", images, "--output", tmp_path, "--batch-size", 32) == 1
+    assert "is nan in epoch 1, by step" in capsys.readouterr().err
+
+
+def test_resume_keeps_to_the_settings_of_the_run(images, tmp_path, capsys):
+    assert train("article4-vae", "--resume", "--output", tmp_path) == 2
+    assert "nothing to resume" in capsys.readouterr().err
+    assert train("article4-vae", "--data", images, "--epochs", 1, "--output", tmp_path) == 0
+    for arguments, message in (
+        (["article4-vae", "--seed", 1], "--seed: the run was started with 0, got 1"),
+        (["article4-vae", "--batch-size", 7], "--batch-size: the run was started with 64, got 7"),
+        (["article1-vae"], "holds a run of article4-vae, not of article1-vae"),
+    ):
+        assert train(*arguments, "--resume", "--output", tmp_path) == 2
+        assert message in capsys.readouterr().err
+
+
+# generate.
+
+
+def test_generate_draws_from_a_file_of_ones_own(images, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train("conditional-vae", "--data", images, "--epochs", 1, "--output", run) == 0
+    picture = tmp_path / "sevens.png"
+    arguments = ["generate", str(run / "model.keras"), "--output", str(picture), "--count", "3"]
+    assert main([*arguments, "--label", "7"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(picture)
+    first = picture.read_bytes()
+    assert main([*arguments, "--label", "7"]) == 0 and picture.read_bytes() == first
+    assert main([*arguments, "--label", "7", "--seed", "1"]) == 0 and picture.read_bytes() != first
+    assert main([*arguments, "--label", "11"]) == 2
+    assert "labels: expected integers from 0 to 9, got values from 11" in capsys.readouterr().err
+
+
+def test_generate_names_its_picture_after_the_recipe(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", "article4-vae", "--count", "4"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["article4-vae.png"]
+
+
+# Bad input: exit code 2, and one line.
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train", "article5-vae"], "article5-vae: no such recipe; expected one of article1"),
+        (["generate", "article5-vae"], "article5-vae: no such recipe; expected one of article1"),
+        (["train", "article4-vae", "--epochs", "0"], "--epochs: expected a whole number of at"),
+        (["train", "article4-vae", "--batch-size", "x"], "--batch-size: expected a whole number"),
+        (["train", "article4-vae", "--seed", "-1"], "--seed: expected a whole number from 0"),
+        (["train", "article4-vae", "--output", "{file}/run"], "cannot be written"),
+        (["train", "article4-vae", "--data", "{folder}/nowhere"], "expected a folder of images"),
+        (["train", "article4-cnn", "--data", "{folder}/flat"], "needs labels: expected a folder"),
+        (["generate", "{folder}/missing.keras"], "missing.keras: no such file"),
+        (["generate", "{folder}/damaged.keras"], "damaged.keras: expected a whole .keras file"),
+        (["generate", "article4-vae", "--label", "3"], "labels: expected None, since the"),
+        (["generate", "article4-vae", "--output", "{folder}/a.gif"], "a name that ends in .png"),
+        (["generate", "article4-vae", "--output", "{file}/a.png"], "{file}/a.png"),
+        (["generate", "article4-cnn"], "a classifier, which generates nothing"),
+        (["paint"], "invalid choice: 'paint'"),
+        ([], "the following arguments are required"),
+    ],
+)
+def test_bad_input_exits_with_2_and_one_line(tmp_path, capsys, arguments, message):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "damaged.keras").write_bytes(b"PK damaged")
+    (tmp_path / "flat").mkdir()
+    for i in range(10):
+        keras.utils.save_img(tmp_path / "flat" / f"{i}.png", np.zeros((28, 28, 1)))
+    places = {"folder": str(tmp_path), "file": str(tmp_path / "file")}
+    assert main([argument.format(**places) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("keras_genai: ") and err.count("\n") == 1 and out == ""
+    assert message.format(**places) in err
+
+
+def test_damaged_data_exits_with_2_and_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("KERAS_GENAI_DATA", str(tmp_path))
+    for message in ("mnist.npz: no such file", "mnist.npz: cut short or altered"):
+        assert train("article4-vae", "--output", tmp_path / "run") == 2
+        err = capsys.readouterr().err
+        assert message in err and err.count("\n") == 1
+        (tmp_path / "mnist.npz").write_bytes(b"PK")
+    assert not (tmp_path / "run").exists()
+
+
+def test_package_runs_as_a_module():
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(keras_genai.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_genai", "train", "nothing"],
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.startswith("keras_genai: nothing: no such recipe")

@@ -1,0 +1,122 @@
+"""Recipes: each article's own settings, and who may import whom."""
+
+import ast
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+import keras_genai
+from keras_genai.recipes import RECIPES, digits_covered
+
+PACKAGE = pathlib.Path(keras_genai.__file__).parent
+
+
+@pytest.mark.parametrize(
+    "name, epochs, batch_size",
+    [
+        ("article1-vae", 10, 64),
+        ("article1-gan", 20, 64),
+        ("article2-vae", 10, 32),
+        ("article2-gan", 6, 32),
+        ("article4-vae", 10, 64),
+        ("article4-gan", 50, 64),
+        ("article4-cnn", 5, 64),
+        ("conditional-vae", 10, 64),
+    ],
+)
+def test_settings_of_each_recipe(name, epochs, batch_size):
+    recipe = RECIPES[name]
+    assert (recipe.name, recipe.epochs, recipe.batch_size) == (name, epochs, batch_size)
+    assert recipe.article and recipe.model and recipe.figure and recipe.data == "MNIST"
+    # What an article leaves open is said.
+    assert bool(recipe.taken) == (name not in ("article4-vae", "article4-gan", "article4-cnn"))
+
+
+@pytest.mark.parametrize(
+    "name, parameters",
+    [
+        ("article1-vae", 784 * 400 + 400 + 2 * (400 * 2 + 2) + 2 * 400 + 400 + 400 * 784 + 784),
+        ("article4-vae", 652_824),
+        ("conditional-vae", 652_824 + 2 * 10 * 400),
+        ("article4-gan", 1_486_352 + 1_460_225),
+        ("article4-cnn", 421_642),
+    ],
+)
+def test_number_of_parameters(name, parameters):
+    assert RECIPES[name].create().count_params() == parameters
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_optimizers_of_each_recipe(name):
+    model = RECIPES[name].create()
+    optimizers = [model.optimizer]
+    if RECIPES[name].kind == "gan":
+        optimizers = [model.generator_optimizer, model.discriminator_optimizer]
+    for optimizer in optimizers:
+        assert isinstance(optimizer, keras.optimizers.Adam)
+        expected = 2e-4 if name == "article4-gan" else 1e-3  # "adam" is Adam(1e-3)
+        assert float(optimizer.learning_rate) == np.float32(expected)
+
+
+def test_loops_of_the_gans():
+    loops = {
+        name: (model.joint_batch, model.fresh_noise)
+        for name, recipe in RECIPES.items()
+        if recipe.kind == "gan"
+        for model in [recipe.create()]
+    }
+    assert loops == {
+        "article1-gan": (True, False),
+        "article2-gan": (True, False),
+        "article4-gan": (False, True),
+    }
+
+
+def test_same_seed_gives_the_same_initial_weights():
+    weights = []
+    for seed in (1, 1, 2):
+        keras.utils.set_random_seed(seed)
+        weights.append(RECIPES["article4-vae"].create(seed).get_weights()[0])
+    assert np.array_equal(weights[0], weights[1]) and not np.array_equal(weights[0], weights[2])
+
+
+def test_data_is_arranged_as_the_models_take_it():
+    images = np.array([[[0, 255], [51, 102]]], "uint8")
+    x, y = RECIPES["article4-vae"].arrange(images, [3])
+    np.testing.assert_allclose(x, [[0, 1, 0.2, 0.4]], rtol=1e-6)
+    assert y is None and x.dtype == "float32"
+    x, y = RECIPES["article4-cnn"].arrange(images, [3])
+    assert x.shape == (1, 2, 2, 1) and y.tolist() == [3] and y.dtype == "int32"
+    assert RECIPES["conditional-vae"].arrange(images, [3])[1].tolist() == [3]
+
+
+def test_digits_covered_counts_those_with_one_in_a_hundred():
+    digits = np.repeat([0, 1, 2, 3], [95, 3, 1, 1])
+    assert digits_covered(np.eye(10)[digits]) == 4
+    assert digits_covered(np.eye(10)[np.append(digits, 0)]) == 2  # 1 in 101 is too few
+
+
+# Who may import whom.
+
+
+def imports(path: pathlib.Path) -> set[str]:
+    """Names of the package's own modules that a file imports, inside its functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "keras_genai":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keras_genai."):
+            found.add(node.module.removeprefix("keras_genai."))
+    return found
+
+
+def test_a_family_imports_no_other_family_and_nothing_of_files_or_plots():
+    for family in ("vae", "gan", "cnn"):
+        assert imports(PACKAGE / f"{family}.py") == {"inputs"}
+
+
+def test_only_the_command_line_and_pretrained_import_recipes():
+    users = {path.stem for path in PACKAGE.glob("*.py") if "recipes" in imports(path)}
+    assert users == {"__main__", "pretrained"}
