@@ -134,8 +134,12 @@ def _article2_gan(seed, num_classes):
 def _build_small_gan(generator_dims, seed):
     from keras_genai.gan import GAN, build_discriminator, build_generator
 
-    generator = build_generator(hidden_dims=generator_dims, output_activation="sigmoid")
-    discriminator = build_discriminator(hidden_dims=(512, 256), activation="relu", rescale=False)
+    generator = build_generator(
+        hidden_dims=generator_dims, output_activation="sigmoid", initializer="glorot"
+    )
+    discriminator = build_discriminator(
+        hidden_dims=(512, 256), activation="relu", rescale=False, initializer="glorot"
+    )
     return GAN(generator, discriminator, joint_batch=True, fresh_noise=False, seed=seed)
 
 

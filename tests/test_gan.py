@@ -87,6 +87,21 @@ def test_combined_model_goes_from_noise_to_a_probability():
     assert combined.input_shape == (None, 5) and combined.output_shape == (None, 1)
 
 
+@pytest.mark.parametrize("build", [build_generator, build_discriminator])
+def test_article_4_starts_from_the_weights_of_pytorch(build):
+    # torch.nn.Linear: weights and bias uniform within 1 / sqrt(inputs). Keras's Glorot is wider.
+    for layer in dense_layers(build()):
+        bound = layer.kernel.shape[0] ** -0.5
+        for variable in (layer.kernel, layer.bias):
+            values = np.asarray(variable)
+            assert np.abs(values).max() <= bound
+            if values.size >= 256:
+                assert abs(values.std() / (bound / np.sqrt(3)) - 1) < 0.1
+    glorot = dense_layers(build(initializer="glorot"))[0]
+    assert np.abs(glorot.kernel).max() > glorot.kernel.shape[0] ** -0.5
+    assert not np.any(glorot.bias)
+
+
 # One step moves one network.
 
 
@@ -439,6 +454,7 @@ def test_labels_and_num_classes_must_go_together(digits):
             lambda: GAN(build_generator(num_classes=10), build_discriminator()),
             "num_classes 10.* None",
         ),
+        (lambda: build_generator(initializer="he"), "expected one of 'fan_in', 'glorot', got 'he'"),
         (lambda: train_gan(*small_networks(), np.zeros((2, 784)), epochs=0), "epochs: .* got 0"),
         (
             lambda: train_gan(*small_networks(), np.zeros((2, 784)), batch_size=0),
