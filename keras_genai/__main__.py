@@ -28,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"keras_genai: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nStopped. --resume goes on after the last whole epoch.", file=sys.stderr)
+        return 130
 
 
 class UsageError(ValueError):
@@ -91,14 +94,8 @@ def list_recipes(options) -> int:
     """Print a table of all recipes."""
     heads = ("name", "article", "model", "data", "expected figure")
     rows = [
-        (
-            recipe.name,
-            recipe.article,
-            recipe.model,
-            recipe.data,
-            f"{recipe.figure}: {recipe.expected:g}",
-        )
-        for recipe in RECIPES.values()
+        (r.name, r.article, r.model, r.data, f"{r.figure}: {r.expected:g}")
+        for r in RECIPES.values()
     ]
     widths = [max(map(len, column)) for column in zip(heads, *rows)]
     for row in (heads, *rows):
@@ -124,10 +121,14 @@ def train(options) -> int:
     if options.resume and saved.exists():
         model = _checked(load_model, saved)
         first_epoch = int(model.optimizer.iterations) // math.ceil(len(x) / run["batch_size"])
+        run["epochs"] = max(run["epochs"], first_epoch)
     else:
         model = recipe.create(run["seed"], None if y is None else int(y.max()) + 1)
         first_epoch = 0
     _start_files(folder, run, first_epoch)
+    print(f"{recipe.name}: {recipe.model}. {len(x):,} images, {run['epochs']} epochs.")
+    if recipe.taken:
+        print(recipe.taken)
 
     epoch = tf.Variable(first_epoch, dtype=tf.int64)
     batches = datasets.batches(x if y is None else (x, y), run["batch_size"], run["seed"], epoch)
@@ -151,11 +152,8 @@ def train(options) -> int:
             shuffle=False,  # the batches are
             callbacks=callbacks,
         )
-    except KeyboardInterrupt:
-        print("\nStopped. --resume goes on after the last whole epoch.", file=sys.stderr)
-        return 130
     except FloatingPointError as error:
-        print(f"\nkeras_genai: {error} {saved} is of the last whole epoch.", file=sys.stderr)
+        print(f"\nkeras_genai: {error}", file=sys.stderr)
         return 1
     run["minutes"] = round((time.monotonic() - started) / 60, 1)
     _draw(recipe, model, folder, x_test, y_test)
@@ -178,10 +176,10 @@ def generate(options) -> int:
     else:
         model = _checked(pretrained.load, _recipe(options.source).name)
     if not hasattr(model, "generate"):
-        raise UsageError(f"{options.source}: a classifier, which generates nothing")
+        raise UsageError(f"{options.source}: a {model.name}, which generates nothing")
     labels = _labels_in_turn(model, options.count) if options.label is None else options.label
     images = _checked(model.generate, options.count, labels, options.seed)
-    _checked(plot_images(images).savefig, output)
+    _checked(_checked(plot_images, images).savefig, output)
     print(output)
     return 0
 
@@ -255,14 +253,17 @@ def _start_files(folder: pathlib.Path, run: dict, first_epoch: int) -> None:
                 path.unlink(missing_ok=True)
         else:
             lines = history.read_text().splitlines(keepends=True)
-            history.write_text("".join(lines[: 1 + first_epoch]))  # a heading, then a line an epoch
-        _write_run(folder, run)
+            _replace(history, "".join(lines[: 1 + first_epoch]))  # a heading, then a line an epoch
+        _replace(folder / "run.json", json.dumps(run, indent=2) + "\n")
     except OSError as error:
         raise UsageError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
-def _write_run(folder: pathlib.Path, run: dict) -> None:
-    (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n")
+def _replace(path: pathlib.Path, text: str) -> None:
+    """Write a file in one step: a kill leaves the old one or the new one."""
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)
 
 
 def _labels_in_turn(model, count: int):
@@ -314,7 +315,7 @@ def _report(recipe: Recipe, model, folder: pathlib.Path, run: dict, x_test, y_te
             f"{recipe.expected:g} ± {recipe.tolerance:g} after {recipe.epochs}"
             + (" on MNIST." if own_data else ".")
         )
-    _write_run(folder, run)
+    _replace(folder / "run.json", json.dumps(run, indent=2) + "\n")
     print(f"Model, history and pictures are in {folder}.")
 
 

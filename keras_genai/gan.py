@@ -45,6 +45,7 @@ from keras_genai.inputs import (
     check_choice,
     check_images,
     check_labels,
+    check_same,
     check_size,
     check_sizes,
     count_classes,
@@ -151,8 +152,8 @@ def build_gan(generator, discriminator) -> keras.Model:
         discriminator: from `build_discriminator`, of the generator's output_dim and num_classes.
 
     Returns:
-        A model from noise, or [noise, labels], to the probability that its image is real, (batch,
-        1).
+        A model from noise, or [noise, labels], to the probability that its image is real,
+        (batch, 1).
 
     Raises:
         ValueError: if the networks do not fit each other.
@@ -189,14 +190,11 @@ def train_gan(
         batch_size: real images in a step; the last batch of an epoch may be shorter.
         joint_batch: show D one batch of real and generated images, with the mean of its loss over
             both (article 1), instead of two batches whose losses are added (article 4).
-        fresh_noise: train G on new noise (article 4), not on the noise that D has just seen
-            (article 1).
-        generator_optimizer, discriminator_optimizer: one for each; None is article 4's Adam of
-            2e-4.
+        fresh_noise: train G on new noise (article 4), not on what D has just seen (article 1).
+        generator_optimizer, discriminator_optimizer: one each; None is article 4's Adam of 2e-4.
         seed: of the noise and of the order of the images.
         shuffle: go through the images in a new order in every epoch.
-        callbacks: Keras callbacks; their `model` is a `GAN` of the two networks, which has
-            `generate`.
+        callbacks: Keras callbacks; their `model` is a `GAN` of the two networks, for `generate`.
         verbose: 0 for no progress bar.
 
     Returns:
@@ -480,13 +478,7 @@ def _build_pair(discriminator):
 
 def _check_fit(generator, discriminator):
     """Raise ValueError unless the discriminator takes the generator's images and labels."""
-    output_dim, wanted = generator.output_shape[-1], discriminator.inputs[0].shape[-1]
-    if output_dim != wanted:
-        raise ValueError(
-            f"discriminator: expected input_dim {output_dim}, the generator's output, got {wanted}."
-        )
-    if count_classes(generator) != count_classes(discriminator):
-        raise ValueError(
-            f"discriminator: expected num_classes {count_classes(generator)}, the generator's, "
-            f"got {count_classes(discriminator)}."
-        )
+    images = generator.output_shape[-1], discriminator.inputs[0].shape[-1]
+    check_same("discriminator", "input_dim", *images)
+    classes = count_classes(generator), count_classes(discriminator)
+    check_same("discriminator", "num_classes", *classes)

@@ -47,6 +47,12 @@ def check_choice(name: str, value, choices) -> None:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}.")
 
 
+def check_same(name: str, part: str, expected, value) -> None:
+    """Raise ValueError unless one network has in `part` what the other one has."""
+    if value != expected:
+        raise ValueError(f"{name}: expected {part} {expected}, as the other network, got {value}.")
+
+
 def check_images(name: str, images, shape: tuple) -> None:
     """Raise ValueError unless `images` are (n, *shape), n at least 1, with all values in [0, 1]."""
     expected = ", ".join(map(str, ("n", *shape)))
@@ -187,7 +193,7 @@ class ImageModel(keras.Model):
 
         Targets of the images' own shape are images too; whole numbers (n,) are class labels.
         """
-        x, labels = x if isinstance(x, (list, tuple)) else (x, None)
+        x, labels = (*x, None)[:2] if isinstance(x, (list, tuple)) else (x, None)
         check_images("x", x, self.image_shape)
         check_labels(labels, count_classes(self), len(x))
         if y is not None and self.outputs[0].shape[1:] == self.image_shape:

@@ -37,6 +37,7 @@ from keras_genai.inputs import (
     check_choice,
     check_images,
     check_labels,
+    check_same,
     check_sizes,
     count_classes,
     label_input,
@@ -219,14 +220,9 @@ def build_vae(encoder, decoder, beta=1.0, likelihood="bernoulli", seed=None) -> 
 
 def _check_fit(encoder, decoder):
     """Raise ValueError unless the decoder takes the z and the labels of the encoder."""
-    latent_dim, wanted = encoder.output_shape[0][-1], decoder.inputs[0].shape[-1]
-    if latent_dim != wanted:
-        raise ValueError(f"decoder: expected latent_dim {latent_dim}, the encoder's, got {wanted}.")
-    if count_classes(encoder) != count_classes(decoder):
-        raise ValueError(
-            f"decoder: expected num_classes {count_classes(encoder)}, the encoder's, "
-            f"got {count_classes(decoder)}."
-        )
+    z = encoder.output_shape[0][-1], decoder.inputs[0].shape[-1]
+    check_same("decoder", "latent_dim", *z)
+    check_same("decoder", "num_classes", count_classes(encoder), count_classes(decoder))
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")

@@ -166,6 +166,15 @@ def test_ctrl_c_in_the_first_epoch_can_be_resumed_too(images, tmp_path, monkeypa
     assert len(history(tmp_path)) == 1
 
 
+def test_finished_training_can_be_resumed_for_more_epochs_or_none(images, tmp_path, capsys):
+    assert train("article4-vae", "--data", images, "--epochs", 2, "--output", tmp_path) == 0
+    for epochs, done in (("1", 2), ("2", 2), ("3", 3)):
+        capsys.readouterr()
+        assert train("article4-vae", "--resume", "--epochs", epochs, "--output", tmp_path) == 0
+        assert f"after {done} epochs" in capsys.readouterr().out
+        assert len(history(tmp_path)) == done
+
+
 def test_nan_stops_training_and_says_where(images, tmp_path, capsys, monkeypatch):
     recipe = RECIPES["article4-vae"]
 
@@ -232,7 +241,7 @@ def test_generate_names_its_picture_after_the_recipe(tmp_path, monkeypatch, caps
         (["generate", "article4-vae", "--label", "3"], "labels: expected None, since the"),
         (["generate", "article4-vae", "--output", "{folder}/a.gif"], "a name that ends in .png"),
         (["generate", "article4-vae", "--output", "{file}/a.png"], "{file}/a.png"),
-        (["generate", "article4-cnn"], "a classifier, which generates nothing"),
+        (["generate", "article4-cnn"], "a cnn, which generates nothing"),
         (["paint"], "invalid choice: 'paint'"),
         ([], "the following arguments are required"),
     ],

@@ -1,0 +1,62 @@
+"""Two replicas of a MirroredStrategy train as one does: their losses are averaged, not added."""
+
+import subprocess
+import sys
+
+# Two logical CPUs must be set up before TensorFlow starts, so this runs in a process of its own.
+PROGRAM = """
+import contextlib
+import keras, numpy as np, tensorflow as tf
+from keras_genai.gan import GAN, build_discriminator, build_generator
+from keras_genai.vae import VAE, Sampling, build_decoder, build_encoder, build_vae
+from keras_genai.vae import reconstruction_loss
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+x = np.random.default_rng(0).uniform(size=(64, 12)).astype("float32")
+
+# The two replicas draw other noise than one does. Without noise they must agree.
+Sampling.call = lambda self, inputs: inputs[0]
+GAN.sample_noise = lambda self, batch_size: tf.ones((batch_size, 3))
+
+def vae_networks():
+    return build_encoder(12, (8,), 3), build_decoder(3, (8,), 12)
+
+def stock_vae():
+    model = build_vae(*vae_networks())
+    model.compile(keras.optimizers.SGD(0.01), loss=reconstruction_loss, jit_compile=False)
+    return model, (x, x)
+
+def custom_vae():
+    model = VAE(*vae_networks())
+    model.compile(keras.optimizers.SGD(0.01), jit_compile=False)
+    return model, (x,)
+
+def gan(joint_batch):
+    model = GAN(build_generator(3, (8,), 12), build_discriminator(12, (8,)), joint_batch)
+    model.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1), jit_compile=False)
+    return model, (x,)
+
+for build in (stock_vae, custom_vae, lambda: gan(False), lambda: gan(True)):
+    results = []
+    for scope in (contextlib.nullcontext(), strategy.scope()):
+        keras.utils.set_random_seed(0)
+        with scope:
+            model, data = build()
+            before = model.get_weights()
+            history = model.fit(*data, batch_size=32, epochs=2, shuffle=False, verbose=0).history
+        weights = model.get_weights()
+        assert max(np.abs(a - b).max() for a, b in zip(weights, before)) > 1e-2
+        results.append((weights, history))
+    (one, one_history), (two, two_history) = results
+    np.testing.assert_allclose(two_history.popitem()[1], one_history.popitem()[1], rtol=1e-4)
+    difference = max(np.abs(a - b).max() for a, b in zip(one, two))
+    assert difference < 1e-5, difference
+    for name in one_history:
+        np.testing.assert_allclose(two_history[name], one_history[name], rtol=1e-4, err_msg=name)
+"""
+
+
+def test_two_replicas_train_as_one_does():
+    subprocess.run([sys.executable, "-c", PROGRAM], check=True)

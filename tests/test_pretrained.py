@@ -1,0 +1,115 @@
+"""Shipped weights: each gives its figure again, and a damaged file is refused by name."""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import largest_difference
+
+import keras_genai
+from keras_genai import datasets, pretrained
+from keras_genai.__main__ import main
+from keras_genai.recipes import RECIPES
+
+SHIPPED = ["article4-cnn", "article4-gan", "article4-vae", "conditional-vae"]
+
+
+@pytest.fixture(scope="module")
+def cnn():
+    return pretrained.load("article4-cnn")
+
+
+def test_names_of_what_ships():
+    assert pretrained.names() == SHIPPED
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_weights_give_their_figure_again(name, cnn):
+    recipe, record = RECIPES[name], pretrained.record(name)
+    _, (images, labels) = datasets.load_mnist()
+    measured = recipe.measure(pretrained.load(name), *recipe.arrange(images, labels), cnn)
+    # A VAE's bound is an average over noise, which differs by some hundredths of a nat.
+    assert measured == pytest.approx(record["measured"], abs=0.1 if recipe.kind == "vae" else 0.005)
+    assert record["measured"] == pytest.approx(recipe.expected, abs=recipe.tolerance)
+    assert record["command"] == f"python -m keras_genai train {name}"
+    assert (record["epochs"], record["seed"]) == (recipe.epochs, 0)
+    assert record["minutes"] > 0 and set(record["versions"]) == {
+        "python",
+        "tensorflow",
+        "keras",
+        "numpy",
+    }
+
+
+def test_shipped_weights_are_small():
+    sizes = [path.stat().st_size for path in datasets.data_folder().glob("weights/*.h5")]
+    assert len(sizes) == len(SHIPPED) and max(sizes) <= 8e6
+
+
+def test_a_label_decides_the_digit(cnn):
+    labels = np.repeat(np.arange(10), 200)
+    images = pretrained.load("conditional-vae").generate(2000, labels=labels, seed=0)
+    read = cnn.predict(images.reshape(-1, 28, 28, 1), batch_size=500, verbose=0).argmax(-1)
+    assert np.mean(read == labels) >= 0.95
+
+
+def test_pretrained_models_can_be_trained_further(digits):
+    model = pretrained.load("article4-vae")
+    before = model.get_weights()
+    model.fit(digits[0], verbose=0)
+    assert largest_difference(model.get_weights(), before) > 1e-4
+
+
+@pytest.fixture
+def other_folder(tmp_path, monkeypatch):
+    """A copy of the shipped weights, which may be damaged."""
+    shutil.copytree(datasets.data_folder() / "weights", tmp_path / "weights")
+    monkeypatch.setenv("KERAS_GENAI_DATA", str(tmp_path))
+    return tmp_path / "weights"
+
+
+def test_damaged_weights_are_refused_by_name(other_folder):
+    path = other_folder / "article4-vae.weights.h5"
+    altered = bytearray(path.read_bytes())
+    altered[-100] ^= 1
+    for damaged in (altered[:1000], bytes(altered)):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="article4-vae.weights.h5: cut short or altered"):
+            pretrained.load("article4-vae")
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="article4-vae.weights.h5: no such file"):
+        pretrained.load("article4-vae")
+
+
+def test_unknown_names_are_answered_with_those_that_ship():
+    with pytest.raises(ValueError, match="article1-vae: expected a name with .* article4-cnn, "):
+        pretrained.load("article1-vae")
+
+
+def test_ship_writes_the_trained_weights_and_their_record(tmp_path, monkeypatch, digits):
+    run, folder = tmp_path / "run", tmp_path / "data" / "weights"
+    model = RECIPES["article4-vae"].create()
+    model.fit(digits[0], verbose=0)
+    run.mkdir()
+    model.save(run / "model.keras")
+    (run / "run.json").write_text(json.dumps({"name": "article4-vae", "measured": 1.0}))
+    pretrained.ship(run, folder)
+    monkeypatch.setenv("KERAS_GENAI_DATA", str(tmp_path / "data"))
+    weights = pretrained.load("article4-vae").get_weights()
+    rounded = [weight.astype("float16").astype("float32") for weight in model.get_weights()]
+    assert largest_difference(weights, rounded) == 0
+    written = (folder / "article4-vae.weights.h5").read_bytes()
+    assert pretrained.record("article4-vae") == {
+        "name": "article4-vae",
+        "measured": 1.0,
+        "sha256": hashlib.sha256(written).hexdigest(),
+    }
+    assert keras_genai.load_model(run / "model.keras").dtype_policy.name == "float32"
+
+
+def test_generate_takes_shipped_weights(tmp_path):
+    for name in ("article4-gan", "conditional-vae"):
+        assert main(["generate", name, "--output", str(tmp_path / f"{name}.png")]) == 0
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
