@@ -160,7 +160,7 @@ def build_gan(generator, discriminator) -> keras.Model:
     """
     _check_fit(generator, discriminator)
     discriminator.trainable = False
-    return keras.Model(generator.input, _connect(generator, discriminator), name="gan")
+    return keras.Model(*_connect(generator, discriminator), name="gan")
 
 
 def train_gan(
@@ -295,7 +295,7 @@ class GAN(SavedSeed, ImageModel):
         **kwargs,
     ):
         _check_fit(generator, discriminator)
-        super().__init__(generator.input, _connect(generator, discriminator), name=name, **kwargs)
+        super().__init__(*_connect(generator, discriminator), name=name, **kwargs)
         self.generator, self.discriminator = generator, discriminator
         self.joint_batch, self.fresh_noise, self.seed = joint_batch, fresh_noise, seed
         self.num_classes = count_classes(generator)
@@ -463,9 +463,9 @@ def _default_optimizer():
 
 
 def _connect(generator, discriminator):
-    """Return what the discriminator makes of the generator's images."""
-    fake = generator(generator.input)
-    return discriminator(with_labels(fake, *generator.inputs[1:]))
+    """Return the generator's inputs, and what the discriminator makes of its images."""
+    inputs = with_labels(*generator.inputs)
+    return inputs, discriminator(with_labels(generator(inputs), *generator.inputs[1:]))
 
 
 def _build_pair(discriminator):
@@ -478,7 +478,7 @@ def _build_pair(discriminator):
 
 def _check_fit(generator, discriminator):
     """Raise ValueError unless the discriminator takes the generator's images and labels."""
-    images = generator.output_shape[-1], discriminator.inputs[0].shape[-1]
+    images = generator.outputs[0].shape[-1], discriminator.inputs[0].shape[-1]
     check_same("discriminator", "input_dim", *images)
     classes = count_classes(generator), count_classes(discriminator)
     check_same("discriminator", "num_classes", *classes)

@@ -211,16 +211,17 @@ def build_vae(encoder, decoder, beta=1.0, likelihood="bernoulli", seed=None) -> 
         ValueError: if the networks do not fit each other, or for an unknown likelihood.
     """
     _check_fit(encoder, decoder)
-    kl_weight = _kl_weight(beta, likelihood, decoder.output_shape[-1])
-    z_mean, z_log_var = KLDivergence(kl_weight, name="kl_divergence")(encoder(encoder.input))
+    kl_weight = _kl_weight(beta, likelihood, decoder.outputs[0].shape[-1])
+    inputs = with_labels(*encoder.inputs)
+    z_mean, z_log_var = KLDivergence(kl_weight, name="kl_divergence")(encoder(inputs))
     z = Sampling(seed, name="sampling")([z_mean, z_log_var])
     x_hat = decoder(with_labels(z, *encoder.inputs[1:]))
-    return ImageModel(encoder.input, x_hat, name="vae")
+    return ImageModel(inputs, x_hat, name="vae")
 
 
 def _check_fit(encoder, decoder):
     """Raise ValueError unless the decoder takes the z and the labels of the encoder."""
-    z = encoder.output_shape[0][-1], decoder.inputs[0].shape[-1]
+    z = encoder.outputs[0].shape[-1], decoder.inputs[0].shape[-1]
     check_same("decoder", "latent_dim", *z)
     check_same("decoder", "num_classes", count_classes(encoder), count_classes(decoder))
 
@@ -241,11 +242,12 @@ class VAE(ImageModel):
         self, encoder, decoder, beta=1.0, likelihood="bernoulli", seed=None, name="vae", **kwargs
     ):
         _check_fit(encoder, decoder)
-        kl_weight = _kl_weight(beta, likelihood, decoder.output_shape[-1])
+        kl_weight = _kl_weight(beta, likelihood, decoder.outputs[0].shape[-1])
+        inputs = with_labels(*encoder.inputs)
         sampling = Sampling(seed, name="sampling")
-        z = sampling(encoder(encoder.input))
+        z = sampling(encoder(inputs))
         x_hat = decoder(with_labels(z, *encoder.inputs[1:]))
-        super().__init__(encoder.input, x_hat, name=name, **kwargs)
+        super().__init__(inputs, x_hat, name=name, **kwargs)
         self.encoder, self.decoder, self.sampling = encoder, decoder, sampling
         self.beta, self.likelihood, self.seed = beta, likelihood, seed
         self.num_classes = count_classes(decoder)

@@ -241,6 +241,16 @@ def test_discriminator_learns_again_after_the_order_of_article_1(digits, joint_b
     assert note.moves == [True] * 16
 
 
+def test_discriminator_learns_after_another_model_has_frozen_it(digits):
+    generator, discriminator = small_networks()
+    model = GAN(generator, discriminator)
+    model.compile()
+    build_gan(generator, discriminator)
+    before = discriminator.get_weights()
+    model.fit(digits[0][:64], verbose=0)
+    assert moved(discriminator, before)
+
+
 def test_discriminator_is_trainable_after_training_and_after_loading(digits, tmp_path):
     # Article 1's loop leaves a discriminator that loads with no trainable weight.
     generator, discriminator = small_networks()
@@ -284,6 +294,28 @@ def test_both_ways_of_training_give_the_same_weights(
     assert largest_difference(weights, custom.get_weights()) < 1e-9
     for name in ("discriminator_loss", "generator_loss"):
         np.testing.assert_allclose(ours.history[name], theirs.history[name], rtol=1e-5)
+
+
+def test_both_ways_agree_on_networks_with_batch_normalisation(double_precision, digits):
+    # Its averages move in training mode: the discriminator's in its own step only. In one batch, since
+    # of two batches Keras's functional model chooses which one moves them first.
+    def networks():
+        keras.utils.set_random_seed(1)
+        dense, normalise = keras.layers.Dense, keras.layers.BatchNormalization
+        generator = [keras.Input((5,)), dense(16, "relu"), normalise(), dense(784, "sigmoid")]
+        discriminator = [keras.Input((784,)), dense(16, "relu"), normalise(), dense(1, "sigmoid")]
+        return keras.Sequential(generator), keras.Sequential(discriminator)
+
+    custom = GAN(*networks(), joint_batch=True, seed=5)
+    custom.compile(jit_compile=False)
+    custom.fit(digits[0][:144], batch_size=32, epochs=2, shuffle=False, verbose=0)
+    generator, discriminator = networks()
+    train_gan(
+        generator, discriminator, digits[0][:144], batch_size=32, epochs=2, joint_batch=True, seed=5,
+        shuffle=False, verbose=0,
+    )  # fmt: skip
+    weights = generator.get_weights() + discriminator.get_weights()
+    assert largest_difference(weights, custom.get_weights()) < 1e-9
 
 
 def test_losses_are_those_of_the_articles_by_hand(digits):
