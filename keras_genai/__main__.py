@@ -109,6 +109,7 @@ def train(options) -> int:
     folder = options.output or pathlib.Path("runs") / recipe.name
     run = _settings(recipe, folder, options)
     (x, y), (x_test, y_test) = _load_data(recipe, run["data"])
+    judge = _load_judge(recipe, run["data"])
 
     import keras
     import tensorflow as tf
@@ -157,7 +158,9 @@ def train(options) -> int:
         return 1
     run["minutes"] = round((time.monotonic() - started) / 60, 1)
     _draw(recipe, model, folder, x_test, y_test)
-    _report(recipe, model, folder, run, x_test, y_test)
+    run |= _measure(recipe, model, run, x_test, y_test, judge)
+    _replace(folder / "run.json", json.dumps(run, indent=2) + "\n")
+    print(f"Model, history and pictures are in {folder}.")
     return 0
 
 
@@ -237,6 +240,16 @@ def _load_data(recipe: Recipe, folder: str | None):
     return recipe.arrange(*train), recipe.arrange(*held_out)
 
 
+def _load_judge(recipe: Recipe, folder: str | None):
+    """Return the classifier that measures the recipe's figure, or None if it takes none.
+
+    It is loaded before training, which its absence should not spoil. It knows MNIST's digits only.
+    """
+    from keras_genai import pretrained
+
+    return _checked(pretrained.load, recipe.judge) if recipe.judge and folder is None else None
+
+
 def _start_files(folder: pathlib.Path, run: dict, first_epoch: int) -> None:
     """Write the settings, and keep of an earlier history the epochs that the model has seen."""
     run["command"] = shlex.join(["python", "-m", "keras_genai", *sys.argv[1:]])
@@ -298,25 +311,17 @@ def _draw(recipe: Recipe, model, folder: pathlib.Path, x_test, y_test) -> None:
         plot_images(x_test[:64], titles=titles).savefig(folder / "predictions.png")
 
 
-def _report(recipe: Recipe, model, folder: pathlib.Path, run: dict, x_test, y_test) -> None:
-    """Measure the recipe's figure, note it in run.json, and print it beside the expected one."""
-    from keras_genai import pretrained
-
-    own_data = run["data"] is not None
-    run["figure"] = recipe.figure
-    if own_data and recipe.judge:
-        run["measured"] = None
+def _measure(recipe: Recipe, model, run: dict, x_test, y_test, judge) -> dict:
+    """Measure the recipe's figure, print it beside the expected one, and return it for run.json."""
+    if recipe.judge and judge is None:
         print(f"{recipe.figure}: not measured, since it takes a classifier of MNIST's digits.")
-    else:
-        judge = pretrained.load(recipe.judge) if recipe.judge else None
-        run["measured"] = round(recipe.measure(model, x_test, y_test, judge), 4)
-        print(
-            f"{recipe.figure}: measured {run['measured']:g} after {run['epochs']} epochs, expected "
-            f"{recipe.expected:g} ± {recipe.tolerance:g} after {recipe.epochs}"
-            + (" on MNIST." if own_data else ".")
-        )
-    _replace(folder / "run.json", json.dumps(run, indent=2) + "\n")
-    print(f"Model, history and pictures are in {folder}.")
+        return {"figure": recipe.figure, "measured": None}
+    figures = recipe.measure(model, x_test, y_test, judge)
+    print(
+        f"{recipe.figure}: measured {figures['measured']:.6g} after {run['epochs']} epochs, "
+        f"expected {recipe.expected:g} ± {recipe.tolerance:g} after {recipe.epochs} on MNIST."
+    )
+    return {"figure": recipe.figure, **figures}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What happens beside training: a grid of samples, a whole file after each epoch, a stop at NaN."""
 
+import io
 import math
 import os
 import pathlib
@@ -38,9 +39,11 @@ class ImageGrid(keras.callbacks.Callback):
             path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(path)
         if "ipykernel" in sys.modules:
-            from IPython.display import display
+            from IPython.display import Image, display
 
-            display(figure)
+            png = io.BytesIO()
+            figure.savefig(png)
+            display(Image(png.getvalue()))
 
 
 class SaveEachEpoch(keras.callbacks.Callback):

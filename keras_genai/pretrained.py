@@ -32,15 +32,11 @@ def load(name: str):
         FileNotFoundError: if their file is missing.
     """
     path = datasets.check_file(_weights(_folder(), name), record(name)["sha256"])
-    recipe = RECIPES[name]
-    model = recipe.build(0, 10 if recipe.labelled else None)
-    model.load_weights(path)
-    recipe.compile(model)
-    return model
+    return _read(RECIPES[name], path)
 
 
 def ship(run, folder) -> None:
-    """Make weights that ship out of a finished training.
+    """Make weights that ship out of a finished training, and measure them as they will be read.
 
     Args:
         run: folder that `train` wrote.
@@ -55,15 +51,29 @@ def ship(run, folder) -> None:
     recipe = RECIPES[settings["name"]]
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float16")
-    halved = recipe.build(0, 10 if recipe.labelled else None)
+    halved = _build(recipe)
     keras.config.set_dtype_policy(policy)
     halved.set_weights(load_model(run / "model.keras").get_weights())
 
     folder.mkdir(parents=True, exist_ok=True)
     path = _weights(folder, recipe.name)
     halved.save_weights(path)
+    _, (images, labels) = datasets.load_mnist()
+    judge = load(recipe.judge) if recipe.judge else None
+    settings |= recipe.measure(_read(recipe, path), *recipe.arrange(images, labels), judge)
     settings["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (folder / f"{recipe.name}.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _build(recipe):
+    return recipe.build(0, 10 if recipe.labelled else None)
+
+
+def _read(recipe, path: pathlib.Path):
+    model = _build(recipe)
+    model.load_weights(path)  # before compiling: the file has no optimizer
+    recipe.compile(model)
+    return model
 
 
 def _folder() -> pathlib.Path:

@@ -49,7 +49,10 @@ class Recipe:
 
     @property
     def judge(self) -> str | None:
-        """The recipe whose shipped classifier measures this one's figure."""
+        """The recipe whose shipped classifier measures this one's figure.
+
+        A digit is covered if the classifier finds it in at least one in a hundred samples.
+        """
         return "article4-cnn" if self.kind == "gan" else None
 
     def create(self, seed: int = 0, num_classes: int = 10):
@@ -69,29 +72,31 @@ class Recipe:
         x = x[..., None] if self.kind == "cnn" else x.reshape(len(x), -1)
         return (x, np.asarray(labels, "int32")) if self.labelled else (x, None)
 
-    def measure(self, model, x, y=None, judge=None) -> float:
-        """Return the figure of a trained model on held-out data from `arrange`.
+    def measure(self, model, x, y=None, judge=None) -> dict:
+        """Return the figure of a trained model on held-out data, as "measured", and its parts.
 
         Args:
-                model: as `create` returns it, trained.
-            x, y: held-out images and labels.
+            model: as `create` returns it, trained.
+            x, y: held-out images and labels from `arrange`.
             judge: a trained classifier of digits, if `self.judge` names one.
         """
         if self.kind == "gan":
             samples = model.generate(10_000, seed=0).reshape(-1, 28, 28, 1)
-            return digits_covered(judge.predict(samples, batch_size=500, verbose=0))
+            shares = digit_shares(judge.predict(samples, batch_size=500, verbose=0))
+            return {"measured": int(np.sum(shares >= 0.01)), "digit_shares": shares.tolist()}
         scores = model.evaluate(x, y, batch_size=500, verbose=0, return_dict=True)
-        return 100 * scores["accuracy"] if self.kind == "cnn" else scores["loss"]
+        if self.kind == "cnn":
+            return {"measured": 100 * scores["accuracy"]}
+        return {"measured": scores.pop("loss"), **scores}
 
 
-def digits_covered(logits) -> int:
-    """Return how many classes make up at least one in a hundred of the images with these logits.
+def digit_shares(logits) -> np.ndarray:
+    """Return the share of each class (num_classes,) among images with these logits.
 
     Args:
         logits: of a classifier, (n, num_classes).
     """
-    shares = np.bincount(np.argmax(logits, axis=-1), minlength=logits.shape[-1]) / len(logits)
-    return int(np.sum(shares >= 0.01))
+    return np.bincount(np.argmax(logits, axis=-1), minlength=logits.shape[-1]) / len(logits)
 
 
 def _article1_vae(seed, num_classes):
@@ -111,10 +116,8 @@ def _article2_vae(seed, num_classes):
 def _article4_vae(seed, num_classes):
     from keras_genai.vae import VAE, build_decoder, build_encoder
 
-    encoder, decoder = build_encoder(num_classes=num_classes), build_decoder(
-        num_classes=num_classes
-    )
-    return VAE(encoder, decoder, seed=seed)
+    encoder = build_encoder(num_classes=num_classes)
+    return VAE(encoder, build_decoder(num_classes=num_classes), seed=seed)
 
 
 def _compile_vae(model):

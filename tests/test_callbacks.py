@@ -1,5 +1,8 @@
 """Callbacks: they do not change training, leave whole files, and stop at NaN."""
 
+import sys
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -44,6 +47,17 @@ def test_image_grid_draws_the_same_noise_and_labels_each_time(digits, tmp_path):
     grid.on_epoch_end(0)
     grid.on_epoch_end(1)
     assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
+
+
+def test_image_grid_is_shown_inline_in_a_notebook(monkeypatch):
+    shown = []
+    notebook = types.SimpleNamespace(display=shown.append, Image=bytes)
+    for name in ("ipykernel", "IPython", "IPython.display"):
+        monkeypatch.setitem(sys.modules, name, notebook)
+    grid = ImageGrid(num_images=4)
+    grid.set_model(small_vae())
+    grid.on_epoch_end(0)
+    assert len(shown) == 1 and shown[0].startswith(b"\x89PNG")
 
 
 def test_saved_file_is_of_the_last_whole_epoch(digits, tmp_path):

@@ -297,8 +297,8 @@ def test_both_ways_of_training_give_the_same_weights(
 
 
 def test_both_ways_agree_on_networks_with_batch_normalisation(double_precision, digits):
-    # Its averages move in training mode: the discriminator's in its own step only. In one batch, since
-    # of two batches Keras's functional model chooses which one moves them first.
+    # Its averages move in training mode: the discriminator's in its own step only. In one batch,
+    # since of two batches Keras's functional model chooses which one moves them first.
     def networks():
         keras.utils.set_random_seed(1)
         dense, normalise = keras.layers.Dense, keras.layers.BatchNormalization
@@ -311,8 +311,8 @@ def test_both_ways_agree_on_networks_with_batch_normalisation(double_precision, 
     custom.fit(digits[0][:144], batch_size=32, epochs=2, shuffle=False, verbose=0)
     generator, discriminator = networks()
     train_gan(
-        generator, discriminator, digits[0][:144], batch_size=32, epochs=2, joint_batch=True, seed=5,
-        shuffle=False, verbose=0,
+        generator, discriminator, digits[0][:144], epochs=2, batch_size=32, joint_batch=True,
+        seed=5, shuffle=False, verbose=0,
     )  # fmt: skip
     weights = generator.get_weights() + discriminator.get_weights()
     assert largest_difference(weights, custom.get_weights()) < 1e-9

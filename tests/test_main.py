@@ -94,7 +94,7 @@ def test_every_recipe_trains_on_a_folder_of_images(images, tmp_path, capsys, nam
     if kind == "gan":
         assert run["measured"] is None and "not measured" in out
     else:
-        assert f"measured {run['measured']:g} after 1 epochs, expected" in out
+        assert f"measured {run['measured']:.6g} after 1 epochs, expected" in out
 
 
 @pytest.mark.parametrize("name", ["article4-vae", "article1-gan", "article4-gan", "article4-cnn"])

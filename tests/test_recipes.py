@@ -2,13 +2,14 @@
 
 import ast
 import pathlib
+import types
 
 import keras
 import numpy as np
 import pytest
 
 import keras_genai
-from keras_genai.recipes import RECIPES, digits_covered
+from keras_genai.recipes import RECIPES
 
 PACKAGE = pathlib.Path(keras_genai.__file__).parent
 
@@ -92,10 +93,13 @@ def test_data_is_arranged_as_the_models_take_it():
     assert RECIPES["conditional-vae"].arrange(images, [3])[1].tolist() == [3]
 
 
-def test_digits_covered_counts_those_with_one_in_a_hundred():
-    digits = np.repeat([0, 1, 2, 3], [95, 3, 1, 1])
-    assert digits_covered(np.eye(10)[digits]) == 4
-    assert digits_covered(np.eye(10)[np.append(digits, 0)]) == 2  # 1 in 101 is too few
+def test_a_gan_covers_the_digits_that_are_one_in_a_hundred_of_its_samples():
+    digits = np.repeat(np.arange(10), [9000, 500, 299, 100, 99, 1, 1, 0, 0, 0])
+    model = types.SimpleNamespace(generate=lambda count, seed: np.zeros((count, 784)))
+    judge = types.SimpleNamespace(predict=lambda images, **options: np.eye(10)[digits])
+    figures = RECIPES["article4-gan"].measure(model, None, judge=judge)
+    assert figures["measured"] == 4
+    assert figures["digit_shares"][:5] == [0.9, 0.05, 0.0299, 0.01, 0.0099]
 
 
 # Who may import whom.
