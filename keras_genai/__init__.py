@@ -38,8 +38,11 @@ def load_model(path):
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # the name of the first part whose checksum is wrong
-    except zipfile.BadZipFile as error:
-        damaged = str(error)
-    if damaged or path.suffix != ".keras":
-        raise ValueError(f"{path}: expected a whole .keras file ({damaged or 'by its name'}).")
-    return keras.models.load_model(path, safe_mode=True)
+        if damaged:
+            raise zipfile.BadZipFile(f"{damaged} is damaged")
+        return keras.models.load_model(path, safe_mode=True)
+    except Exception as error:  # a damaged file fails in many places, with many types
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path}: expected a whole .keras file of known classes ({reason})."
+        ) from error

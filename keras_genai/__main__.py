@@ -21,15 +21,17 @@ from keras_genai.recipes import RECIPES, Recipe
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line; return its exit code: 0, 1 at NaN, 2 for bad input, 130 at Ctrl-C."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of TensorFlow, exceptions are enough
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hide TensorFlow's log
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         options = _parser().parse_args(arguments)
+        options.line = shlex.join(["python", "-m", "keras_genai", *arguments])
         return options.command(options)
     except UsageError as error:
         print(f"keras_genai: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nStopped. --resume goes on after the last whole epoch.", file=sys.stderr)
+        print("\nStopped. train --resume goes on after the last whole epoch.", file=sys.stderr)
         return 130
 
 
@@ -108,8 +110,8 @@ def train(options) -> int:
     recipe = _recipe(options.name)
     folder = options.output or pathlib.Path("runs") / recipe.name
     run = _settings(recipe, folder, options)
-    (x, y), (x_test, y_test) = _load_data(recipe, run["data"])
-    judge = _load_judge(recipe, run["data"])
+    (x, y), (x_test, y_test) = _load_data(recipe, run)
+    classifier = _load_classifier(recipe, run)
 
     import keras
     import tensorflow as tf
@@ -117,19 +119,19 @@ def train(options) -> int:
     from keras_genai import datasets, load_model
     from keras_genai.callbacks import ImageGrid, SaveEachEpoch, StopAtNaN
 
-    keras.utils.set_random_seed(run["seed"])
     saved = folder / "model.keras"
     if options.resume and saved.exists():
         model = _checked(load_model, saved)
         first_epoch = int(model.optimizer.iterations) // math.ceil(len(x) / run["batch_size"])
         run["epochs"] = max(run["epochs"], first_epoch)
     else:
-        model = recipe.create(run["seed"], None if y is None else int(y.max()) + 1)
+        num_classes = None if y is None else int(max(y.max(), y_test.max())) + 1
+        model = recipe.create(run["seed"], num_classes)
         first_epoch = 0
     _start_files(folder, run, first_epoch)
     print(f"{recipe.name}: {recipe.model}. {len(x):,} images, {run['epochs']} epochs.")
-    if recipe.taken:
-        print(recipe.taken)
+    if recipe.choices:
+        print(recipe.choices)
 
     epoch = tf.Variable(first_epoch, dtype=tf.int64)
     batches = datasets.batches(x if y is None else (x, y), run["batch_size"], run["seed"], epoch)
@@ -156,9 +158,9 @@ def train(options) -> int:
     except FloatingPointError as error:
         print(f"\nkeras_genai: {error}", file=sys.stderr)
         return 1
-    run["minutes"] = round((time.monotonic() - started) / 60, 1)
+    run["minutes"] = round(run["minutes"] + (time.monotonic() - started) / 60, 1)
     _draw(recipe, model, folder, x_test, y_test)
-    run |= _measure(recipe, model, run, x_test, y_test, judge)
+    run |= _measure(recipe, model, run, x_test, y_test, classifier)
     _replace(folder / "run.json", json.dumps(run, indent=2) + "\n")
     print(f"Model, history and pictures are in {folder}.")
     return 0
@@ -166,8 +168,7 @@ def train(options) -> int:
 
 def generate(options) -> int:
     """Draw images from shipped weights or from a file of one's own, into a PNG file."""
-    output = options.output or pathlib.Path(options.source).with_suffix(".png").name
-    output = pathlib.Path(output)
+    output = options.output or pathlib.Path(f"{pathlib.Path(options.source).stem}.png")
     if output.suffix != ".png":
         raise UsageError(f"--output: expected a name that ends in .png, got {str(output)!r}")
 
@@ -203,69 +204,88 @@ def _recipe(name: str) -> Recipe:
 
 def _settings(recipe: Recipe, folder: pathlib.Path, options) -> dict:
     """Return the settings of this run; one that goes on keeps those that it began with."""
-    given = {"batch_size": options.batch_size, "seed": options.seed, "data": options.data}
+    given = {"batch_size": options.batch_size, "seed": options.seed}
+    given["data"] = options.data and str(pathlib.Path(options.data).resolve())
     default = {"batch_size": recipe.batch_size, "seed": 0, "data": None}
-    known = None
-    if (folder / "run.json").exists():
-        known = _checked(json.loads, _checked((folder / "run.json").read_text))
+    default |= {"epochs": recipe.epochs, "minutes": 0.0, "command": options.line}
+    known = _read_run(folder)
+    if known is not None and known["name"] != recipe.name:
+        raise UsageError(f"{folder}: holds a run of {known['name']}, not of {recipe.name}")
     if options.resume:
         if known is None:
             raise UsageError(f"{folder}: nothing to resume; train without --resume first")
-        if known["name"] != recipe.name:
-            raise UsageError(f"{folder}: holds a run of {known['name']}, not of {recipe.name}")
         for key, value in given.items():
             if value not in (None, known[key]):
                 flag = key.replace("_", "-")
                 raise UsageError(f"--{flag}: the run was started with {known[key]}, got {value}")
-        default = known
+        default |= known
     elif known is not None and "measured" not in known and (folder / "model.keras").exists():
         raise UsageError(
             f"{folder}: holds an unfinished run; --resume goes on with it, --output leaves it alone"
         )
-    settings = {key: default[key] if value is None else value for key, value in given.items()}
-    epochs = options.epochs or (known["epochs"] if options.resume else recipe.epochs)
-    return {"name": recipe.name, "epochs": epochs, **settings}
+    given["epochs"] = options.epochs
+    chosen = {key: value for key, value in given.items() if value is not None}
+    return {"name": recipe.name, **default, **chosen}
 
 
-def _load_data(recipe: Recipe, folder: str | None):
+def _read_run(folder: pathlib.Path) -> dict | None:
+    """Return what is known of the run in a folder, None if there is none."""
+    path = folder / "run.json"
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read ({error})") from error
+
+
+def _load_data(recipe: Recipe, run: dict):
     """Return training and held-out data as `fit` takes them."""
     from keras_genai import datasets
 
-    if folder is None:
+    if run["data"] is None:
         train, held_out = _checked(datasets.load_mnist)
     else:
-        train, held_out = _checked(datasets.load_image_folder, folder)
+        train, held_out = _checked(datasets.load_image_folder, run["data"])
     if recipe.labelled and (train[1] is None or train[1].max() == 0):
-        raise UsageError(f"{folder}: {recipe.name} needs labels: expected a folder for each class")
+        raise UsageError(f"{run['data']}: {recipe.name} needs labels: a folder for each class")
+    count = len(train[0])
+    if run.setdefault("images", count) != count:
+        raise UsageError(f"{run['data']}: it began with {run['images']} images, not {count}")
     return recipe.arrange(*train), recipe.arrange(*held_out)
 
 
-def _load_judge(recipe: Recipe, folder: str | None):
+def _load_classifier(recipe: Recipe, run: dict):
     """Return the classifier that measures the recipe's figure, or None if it takes none.
 
     It is loaded before training, which its absence should not spoil. It knows MNIST's digits only.
     """
     from keras_genai import pretrained
 
-    return _checked(pretrained.load, recipe.judge) if recipe.judge and folder is None else None
+    if recipe.classifier is None or run["data"] is not None:
+        return None
+    return _checked(pretrained.load, recipe.classifier)
 
 
 def _start_files(folder: pathlib.Path, run: dict, first_epoch: int) -> None:
-    """Write the settings, and keep of an earlier history the epochs that the model has seen."""
-    run["command"] = shlex.join(["python", "-m", "keras_genai", *sys.argv[1:]])
+    """Write the settings, set an old model aside, cut a history to what the model has seen."""
     run["started"] = datetime.datetime.now().isoformat(timespec="seconds")
     run["versions"] = {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")},
     }
-    history = folder / "history.csv"
+    run.pop("measured", None)
+    history, model = folder / "history.csv", folder / "model.keras"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if first_epoch == 0:
-            for path in (history, folder / "model.keras"):
+            if model.exists():
+                os.replace(model, folder / "previous-model.keras")
+            for path in (history, *(folder / "samples").glob("epoch-*.png")):
                 path.unlink(missing_ok=True)
         else:
-            lines = history.read_text().splitlines(keepends=True)
+            with open(history, newline="") as file:
+                lines = [",".join(row) + "\n" for row in csv.reader(file) if row]
             _replace(history, "".join(lines[: 1 + first_epoch]))  # a heading, then a line an epoch
         _replace(folder / "run.json", json.dumps(run, indent=2) + "\n")
     except OSError as error:
@@ -311,12 +331,12 @@ def _draw(recipe: Recipe, model, folder: pathlib.Path, x_test, y_test) -> None:
         plot_images(x_test[:64], titles=titles).savefig(folder / "predictions.png")
 
 
-def _measure(recipe: Recipe, model, run: dict, x_test, y_test, judge) -> dict:
+def _measure(recipe: Recipe, model, run: dict, x_test, y_test, classifier) -> dict:
     """Measure the recipe's figure, print it beside the expected one, and return it for run.json."""
-    if recipe.judge and judge is None:
+    if recipe.classifier and classifier is None:
         print(f"{recipe.figure}: not measured, since it takes a classifier of MNIST's digits.")
         return {"figure": recipe.figure, "measured": None}
-    figures = recipe.measure(model, x_test, y_test, judge)
+    figures = recipe.measure(model, x_test, y_test, classifier)
     print(
         f"{recipe.figure}: measured {figures['measured']:.6g} after {run['epochs']} epochs, "
         f"expected {recipe.expected:g} ± {recipe.tolerance:g} after {recipe.epochs} on MNIST."

@@ -20,7 +20,7 @@ class ImageGrid(keras.callbacks.Callback):
     callback.
 
     Args:
-        path: of the files, with the epoch as a field, "samples/epoch-{epoch:02d}.png"; None for
+        path: of the files, the epoch a field of the name, "samples/epoch-{epoch:02d}.png"; None for
             inline only.
         num_images: how many.
         labels: an integer or integers (num_images,) if the model is conditional.
@@ -35,7 +35,8 @@ class ImageGrid(keras.callbacks.Callback):
         images = self.model.generate(self.num_images, labels=self.labels, seed=self.seed)
         figure = plot_images(images)
         if self.path is not None:
-            path = pathlib.Path(str(self.path).format(epoch=epoch + 1))
+            path = pathlib.Path(self.path)
+            path = path.with_name(path.name.format(epoch=epoch + 1))
             path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(path)
         if "ipykernel" in sys.modules:
@@ -78,8 +79,15 @@ class StopAtNaN(keras.callbacks.Callback):
         self.epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
+        # With several steps per execution, Keras counts past the last step of an epoch.
+        self._check(logs, f"by step {min(batch + 1, self.params['steps'])}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check(logs, "at its end")  # held-out losses show what the last step did
+
+    def _check(self, logs, where):
         for name, value in (logs or {}).items():
             if not math.isfinite(np.asarray(value)):
                 raise FloatingPointError(
-                    f"{name} is {float(value)} in epoch {self.epoch + 1}, by step {batch + 1}."
+                    f"{name} is {float(value)} in epoch {self.epoch + 1}, {where}."
                 )

@@ -76,7 +76,8 @@ def load_image_folder(folder, image_size=(28, 28)):
         None.
 
     Raises:
-        ValueError: if there are fewer than 10 images, or if a file cannot be read as one.
+        ValueError: for fewer than 10 images, for images beside class folders, and for a file that
+            cannot be read as an 8-bit image.
     """
     from keras.utils import img_to_array, load_img
 
@@ -86,20 +87,26 @@ def load_image_folder(folder, image_size=(28, 28)):
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if len(paths) < 10:
         raise ValueError(f"{folder}: expected at least 10 images, found {len(paths)}.")
+    loose = [path.parent == folder for path in paths]
+    if any(loose) and not all(loose):
+        raise ValueError(f"{folder}: expected images, or folders of images, found both.")
     images = []
     for path in paths:
         try:
             image = load_img(path, color_mode="grayscale", target_size=image_size)
         except OSError as error:
             raise ValueError(f"{path}: cannot be read as an image ({error}).") from error
+        if image.mode != "L":
+            raise ValueError(f"{path}: expected 8 bits a pixel, got Pillow's mode {image.mode}.")
         images.append(img_to_array(image, dtype="uint8")[..., 0])
 
-    classes = [path.relative_to(folder).parts[0] for path in paths]
-    x, y = np.stack(images), np.unique(classes, return_inverse=True)[1]
+    x = np.stack(images)
     order = np.random.default_rng(0).permutation(len(x))
     train, test = np.split(order, [len(x) - len(x) // 10])
-    if all(path.parent == folder for path in paths):
+    if all(loose):
         return (x[train], None), (x[test], None)
+    classes = [path.relative_to(folder).parts[0] for path in paths]
+    y = np.unique(classes, return_inverse=True)[1]
     return (x[train], y[train]), (x[test], y[test])
 
 

@@ -9,8 +9,8 @@ As all three articles do, G is trained to maximise log D(G(z)) instead (the same
 which has a gradient where D still rejects everything.
 
 `train_gan` is the articles' loop over compiled models; `GAN` is the same as a `train_step` under
-`fit`. From one seed, they give the same weights (with `jit_compile=False`: XLA draws other normal
-numbers).
+`fit`. From one seed, they give the same weights (unless `jit_compile=True`: XLA draws other normal
+numbers from it).
 
 Corrected from the articles:
 - article 1: whether a weight is trained is fixed when a step is first traced, not when the model is
@@ -133,18 +133,18 @@ def build_discriminator(
 
 def _dense(x, units, activation, initializer):
     check_choice("initializer", initializer, ("fan_in", "glorot"))
-    start = {}
+    initializers = {}
     if initializer == "fan_in":
         bound = x.shape[-1] ** -0.5
         for part in ("kernel_initializer", "bias_initializer"):
-            start[part] = keras.initializers.RandomUniform(-bound, bound)
-    return layers.Dense(units, activation=activation, **start)(x)
+            initializers[part] = keras.initializers.RandomUniform(-bound, bound)
+    return layers.Dense(units, activation=activation, **initializers)(x)
 
 
 def build_gan(generator, discriminator) -> keras.Model:
     """Connect the two networks to the combined model that trains the generator (article 1).
 
-    The discriminator is frozen in it, and by that everywhere: `train_gan` frees it for its own
+    The discriminator is frozen in it, and therefore everywhere: `train_gan` frees it for its own
     steps.
 
     Args:
@@ -213,8 +213,10 @@ def train_gan(
     # Compiled here, after which no trace is left of how the networks were used before.
     combined = build_gan(generator, discriminator)
     combined.compile(generator_optimizer or _default_optimizer(), loss="binary_crossentropy")
-    judge = discriminator if joint_batch else _build_pair(discriminator)
-    judge.compile(discriminator_optimizer or _default_optimizer(), loss="binary_crossentropy")
+    discriminator_trainer = discriminator if joint_batch else _build_pair(discriminator)
+    discriminator_trainer.compile(
+        discriminator_optimizer or _default_optimizer(), loss="binary_crossentropy"
+    )
 
     steps = -(-len(x) // batch_size)
     rng = np.random.default_rng(seed)
@@ -241,23 +243,24 @@ def train_gan(
             if joint_batch:
                 both = None if labels is None else np.concatenate([condition, condition])
                 images = with_labels(np.concatenate([real, fake]), both)
-                d_loss = judge.train_on_batch(images, np.concatenate([ones, zeros]))
+                d_loss = discriminator_trainer.train_on_batch(images, np.concatenate([ones, zeros]))
             else:
-                d_loss = judge.train_on_batch(
-                    [real, fake] if labels is None else [real, fake, condition], [ones, zeros]
-                )[0]
+                images = [real, fake] if labels is None else [real, fake, condition]
+                d_loss = discriminator_trainer.train_on_batch(images, [ones, zeros])[0]
 
-            discriminator.trainable = False
             if fresh_noise:
                 noise = np.asarray(model.sample_noise(len(batch)))
-            g_loss = combined.train_on_batch(with_labels(noise, condition), ones)
+            discriminator.trainable = False
+            try:
+                g_loss = combined.train_on_batch(with_labels(noise, condition), ones)
+            finally:
+                discriminator.trainable = True
 
             means = [model.discriminator_loss, model.generator_loss]
             for mean, loss in zip(means, [d_loss, g_loss]):
                 mean.update_state(loss, sample_weight=len(batch))
             logs = {mean.name: float(mean.result()) for mean in means}
             callbacks.on_train_batch_end(step, logs)
-        discriminator.trainable = True
         callbacks.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
@@ -275,7 +278,7 @@ class GAN(SavedSeed, ImageModel):
         digits = gan.generate(16)
 
     `fit` reports the loss of both networks, and the share of real and of generated images that D
-    judges rightly. Conditional networks take their labels in `fit(x, labels)`.
+    classifies correctly. Conditional networks take their labels in `fit(x, labels)`.
 
     Args:
         generator: from `build_generator`.
@@ -327,7 +330,12 @@ class GAN(SavedSeed, ImageModel):
             generator_optimizer, discriminator_optimizer: Keras optimizers or their names, one for
                 each.
             **kwargs: of `keras.Model.compile`, such as `jit_compile` and `steps_per_execution`.
+
+        Raises:
+            ValueError: for a loss or metrics, which the class brings along.
         """
+        if surplus := {"loss", "metrics"} & set(kwargs):
+            raise ValueError(f"{surplus.pop()}: expected none, as a GAN has its own.")
         generator_optimizer = keras.optimizers.get(generator_optimizer or _default_optimizer())
         super().compile(generator_optimizer, **kwargs)
         self.generator_optimizer = generator_optimizer
@@ -335,8 +343,7 @@ class GAN(SavedSeed, ImageModel):
             discriminator_optimizer or _default_optimizer()
         )
         self.compile_options = kwargs
-        # Built now, so that they have a place for what a file or a backup of the model holds of
-        # them.
+        # Built now, so that the state of saved ones can be restored.
         self.discriminator.trainable = True
         self.generator_optimizer.build(self.generator.trainable_variables)
         self.discriminator_optimizer.build(self.discriminator.trainable_variables)
@@ -355,13 +362,14 @@ class GAN(SavedSeed, ImageModel):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     def train_step(self, data):
-        real, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        real, labels = self._unpack(data)
         noise = self.sample_noise(ops.shape(real)[0])
 
         self.discriminator.trainable = True
         fake = self.generator(with_labels(noise, labels), training=True)
         with tf.GradientTape() as tape:
             loss = self._discriminator_loss(real, fake, labels, training=True)
+            loss = self.discriminator_optimizer.scale_loss(loss)
         weights = self.discriminator.trainable_weights
         gradients = tape.gradient(loss, weights)
         self.discriminator_optimizer.apply_gradients(zip(gradients, weights))
@@ -371,6 +379,7 @@ class GAN(SavedSeed, ImageModel):
             noise = self.sample_noise(ops.shape(real)[0])
         with tf.GradientTape() as tape:
             loss = self._generator_loss(noise, labels, training=True)
+            loss = self.generator_optimizer.scale_loss(loss)
         weights = self.generator.trainable_weights
         gradients = tape.gradient(loss, weights)
         self.generator_optimizer.apply_gradients(zip(gradients, weights))
@@ -379,12 +388,18 @@ class GAN(SavedSeed, ImageModel):
         return {metric.name: metric.result() for metric in self.metrics}
 
     def test_step(self, data):
-        real, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        real, labels = self._unpack(data)
         noise = self.sample_noise(ops.shape(real)[0])
         fake = self.generator(with_labels(noise, labels), training=False)
         self._discriminator_loss(real, fake, labels, training=False)
         self._generator_loss(noise, labels, training=False)
         return {metric.name: metric.result() for metric in self.metrics}
+
+    def _unpack(self, data):
+        real, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if sample_weight is not None:
+            raise ValueError("sample_weight: expected None, as a GAN weighs all images alike.")
+        return real, labels
 
     def _discriminator_loss(self, real, fake, labels, training):
         ones = ops.ones((ops.shape(real)[0], 1))

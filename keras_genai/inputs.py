@@ -35,9 +35,11 @@ def check_size(name: str, value, minimum: int = 1) -> None:
 
 
 def check_sizes(**sizes) -> None:
-    """Raise ValueError unless each size, and each of a sequence of sizes, is at least 1."""
+    """Raise ValueError unless each size, and each of a sequence named ..._dims, is at least 1."""
     for name, value in sizes.items():
-        for size in value if isinstance(value, (list, tuple)) else [value]:
+        if name.endswith("_dims") and not isinstance(value, (list, tuple)):
+            raise ValueError(f"{name}: expected a sequence of whole numbers, got {value!r}.")
+        for size in value if name.endswith("_dims") else [value]:
             check_size(name, size)
 
 
@@ -116,6 +118,10 @@ def count_classes(model: keras.Model) -> int | None:
         if isinstance(layer, keras.Model) and (found := count_classes(layer)):
             return found
     return None
+
+
+# A conditional network has a second input: integer labels, whose one-hot rows stand beside the
+# features of the first. The three functions below leave a network without classes as it is.
 
 
 def label_input(num_classes: int | None):

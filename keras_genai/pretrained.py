@@ -21,7 +21,11 @@ def record(name: str) -> dict:
     """
     if name not in names():
         raise ValueError(f"{name}: expected a name with shipped weights: {', '.join(names())}.")
-    return json.loads((_folder() / f"{name}.json").read_text())
+    path = _folder() / f"{name}.json"
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: cut short or altered ({error}).") from error
 
 
 def load(name: str):
@@ -51,16 +55,19 @@ def ship(run, folder) -> None:
     recipe = RECIPES[settings["name"]]
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float16")
-    halved = _build(recipe)
-    keras.config.set_dtype_policy(policy)
+    try:
+        halved = _build(recipe)
+    finally:
+        keras.config.set_dtype_policy(policy)
     halved.set_weights(load_model(run / "model.keras").get_weights())
 
     folder.mkdir(parents=True, exist_ok=True)
     path = _weights(folder, recipe.name)
     halved.save_weights(path)
     _, (images, labels) = datasets.load_mnist()
-    judge = load(recipe.judge) if recipe.judge else None
-    settings |= recipe.measure(_read(recipe, path), *recipe.arrange(images, labels), judge)
+    classifier = load(recipe.classifier) if recipe.classifier else None
+    data = recipe.arrange(images, labels)
+    settings |= recipe.measure(_read(recipe, path), *data, classifier)
     settings["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (folder / f"{recipe.name}.json").write_text(json.dumps(settings, indent=2) + "\n")
 

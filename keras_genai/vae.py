@@ -1,7 +1,7 @@
 """Variational autoencoder: article 1, article 2 (section 4.2) and article 4 (section 3).
 
 An encoder maps an image x to a Gaussian q(z|x), a decoder maps a draw of it back to an image, and
-both are trained to maximise a lower bound of log p(x) (Kingma & Welling 2014, equation 10):
+both are trained to maximise a lower bound of log p(x) (Kingma & Welling 2014, equation 3):
 
     log p(x) >= E_q[log p(x|z)] - KL(q(z|x) || p(z)),    p(z) = N(0, I)
 
@@ -95,6 +95,8 @@ class KLDivergence(layers.Layer):
 @keras.saving.register_keras_serializable(package="keras_genai")
 def reconstruction_loss(x, x_hat):
     """Return -log p(x|z) of a Bernoulli decoder: binary cross-entropy, summed over the pixels.
+
+    A likelihood in the strict sense if the pixels are 0 or 1; of grey ones, the usual stand-in.
 
     Args:
         x: images (batch, features) in [0, 1].
@@ -223,6 +225,8 @@ def _check_fit(encoder, decoder):
     """Raise ValueError unless the decoder takes the z and the labels of the encoder."""
     z = encoder.outputs[0].shape[-1], decoder.inputs[0].shape[-1]
     check_same("decoder", "latent_dim", *z)
+    x = encoder.inputs[0].shape[-1], decoder.outputs[0].shape[-1]
+    check_same("decoder", "output_dim", *x)
     check_same("decoder", "num_classes", count_classes(encoder), count_classes(decoder))
 
 
@@ -236,6 +240,10 @@ class VAE(ImageModel):
         digits = vae.generate(16)
 
     Args: as `build_vae`. Conditional networks take their labels in `fit(x, labels)`.
+
+    Reported are `loss`, `reconstruction` and `kl`, the last in nats per image. With a Bernoulli
+    likelihood, loss = reconstruction + beta * kl, all in nats; with a Gaussian one, reconstruction
+    is article 2's mean squared error, and loss = reconstruction + 2 / pixels * beta * kl.
     """
 
     def __init__(
@@ -257,6 +265,16 @@ class VAE(ImageModel):
         self.reconstruction_tracker = keras.metrics.Mean(name="reconstruction")
         self.kl_tracker = keras.metrics.Mean(name="kl")
 
+    def compile(self, optimizer="adam", loss=None, **kwargs):
+        """As `keras.Model.compile`, but for the loss: the likelihood has decided it."""
+        if loss is not None:
+            raise ValueError(f"loss: expected None, as the likelihood decides it, got {loss!r}.")
+        super().compile(optimizer, **kwargs)
+        self.optimizer.build(self.trainable_variables)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
     @property
     def metrics(self):
         return [self.loss_tracker, self.reconstruction_tracker, self.kl_tracker]
@@ -264,6 +282,7 @@ class VAE(ImageModel):
     def train_step(self, data):
         with tf.GradientTape() as tape:
             loss, logs = self._loss(data, training=True)
+            loss = self.optimizer.scale_loss(loss)  # if it was told to, against underflow
         gradients = tape.gradient(loss, self.trainable_weights)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
         return logs

@@ -96,3 +96,18 @@ def test_nan_stops_training_and_says_where(digits, build):
 
     with pytest.raises(FloatingPointError, match="is nan in epoch 1, by step 7"):
         model.fit(digits[0], epochs=2, callbacks=[Spoil(), StopAtNaN()], verbose=0)
+
+
+def test_nan_of_the_last_step_is_seen_before_the_epoch_is_saved(digits, tmp_path):
+    # The loss of that step was still finite. The held-out loss is not.
+    model = small_vae()
+
+    class Spoil(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 31:
+                model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
+
+    callbacks = [Spoil(), StopAtNaN(), SaveEachEpoch(tmp_path / "model.keras")]
+    with pytest.raises(FloatingPointError, match="val_.* is nan in epoch 1, at its end"):
+        model.fit(digits[0], validation_data=(digits[0],), callbacks=callbacks, verbose=0)
+    assert not list(tmp_path.iterdir())

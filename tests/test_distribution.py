@@ -50,7 +50,6 @@ for build in (stock_vae, custom_vae, lambda: gan(False), lambda: gan(True)):
         assert max(np.abs(a - b).max() for a, b in zip(weights, before)) > 1e-2
         results.append((weights, history))
     (one, one_history), (two, two_history) = results
-    np.testing.assert_allclose(two_history.popitem()[1], one_history.popitem()[1], rtol=1e-4)
     difference = max(np.abs(a - b).max() for a, b in zip(one, two))
     assert difference < 1e-5, difference
     for name in one_history:

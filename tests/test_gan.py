@@ -66,7 +66,9 @@ def test_generator_of_each_article(arguments, widths, output):
 
 def test_discriminator_of_articles_1_and_2():
     discriminator = build_discriminator(hidden_dims=(512, 256), activation="relu", rescale=False)
-    assert [layer.units for layer in dense_layers(discriminator)] == [512, 256, 1]
+    layers = dense_layers(discriminator)
+    assert [layer.units for layer in layers] == [512, 256, 1]
+    assert [layer.activation.__name__ for layer in layers] == ["relu", "relu", "sigmoid"]
     assert discriminator.count_params() == 784 * 512 + 512 + 512 * 256 + 256 + 257
     assert not any(isinstance(layer, keras.layers.Rescaling) for layer in discriminator.layers)
 
@@ -83,8 +85,14 @@ def test_discriminator_of_article_4_sees_pixels_from_minus_one_to_one():
 def test_combined_model_goes_from_noise_to_a_probability():
     # Article 2 reads `generator.input` off a Sequential model, and gives it targets of the noise's
     # shape.
-    combined = build_gan(*small_networks())
-    assert combined.input_shape == (None, 5) and combined.output_shape == (None, 1)
+    dense = keras.layers.Dense
+    sequential = (
+        keras.Sequential([keras.Input((5,)), dense(784, "sigmoid")]),
+        keras.Sequential([keras.Input((784,)), dense(1, "sigmoid")]),
+    )
+    for networks in (small_networks(), sequential):
+        combined = build_gan(*networks)
+        assert combined.input_shape == (None, 5) and combined.output_shape == (None, 1)
 
 
 @pytest.mark.parametrize("build", [build_generator, build_discriminator])
@@ -132,10 +140,10 @@ def test_each_network_moves_in_its_own_step_only(digits, joint_batch, custom, wh
     if custom:
         model = GAN(generator, discriminator, joint_batch)
         model.compile(optimizers["generator"], optimizers["discriminator"])
-        model.fit(digits[0][:64], verbose=0)
+        model.fit(digits[0], batch_size=64, epochs=2, verbose=0)
     else:
         train_gan(
-            generator, discriminator, digits[0][:64], joint_batch=joint_batch, verbose=0,
+            generator, discriminator, digits[0], epochs=2, joint_batch=joint_batch, verbose=0,
             generator_optimizer=optimizers["generator"],
             discriminator_optimizer=optimizers["discriminator"],
         )  # fmt: skip
@@ -262,6 +270,16 @@ def test_discriminator_is_trainable_after_training_and_after_loading(digits, tmp
     before = loaded.get_weights()
     loaded.train_on_batch(digits[0][:64], np.ones((64, 1)))
     assert moved(loaded, before)
+
+
+def test_discriminator_is_trainable_whenever_a_callback_looks(digits):
+    generator, discriminator = small_networks()
+    seen = []
+    look = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(discriminator.trainable)
+    )
+    train_gan(generator, discriminator, digits[0][:128], callbacks=[look], verbose=0)
+    assert seen == [True, True]
 
 
 # Both ways of training.

@@ -112,16 +112,16 @@ def test_resumed_training_ends_where_uninterrupted_training_does(images, tmp_pat
             assert float(row[key]) == pytest.approx(float(other[key]), rel=1e-4)
 
 
-def test_killed_training_goes_on_from_the_last_whole_epoch(images, tmp_path):
+@pytest.mark.parametrize("stop, code", [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_stopped_training_goes_on_from_the_last_whole_epoch(images, tmp_path, stop, code):
     arguments = ["article4-vae", "--data", images, "--epochs", "500", "--output", tmp_path]
     process = subprocess.Popen(
         [sys.executable, "-m", "keras_genai", "train", *arguments], stdout=subprocess.DEVNULL
     )
     while process.poll() is None and not (tmp_path / "model.keras").exists():
         time.sleep(0.01)
-    time.sleep(0.5)  # into a later epoch, wherever that is
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.send_signal(stop)  # at whatever moment that is
+    assert process.wait() == code
     done = int(keras_genai.load_model(tmp_path / "model.keras").optimizer.iterations) // 3
     assert 1 <= done < 500
     assert train("article4-vae", "--resume", "--epochs", done + 2, "--output", tmp_path) == 0
@@ -194,9 +194,51 @@ def test_resume_keeps_to_the_settings_of_the_run(images, tmp_path, capsys):
         (["article4-vae", "--seed", 1], "--seed: the run was started with 0, got 1"),
         (["article4-vae", "--batch-size", 7], "--batch-size: the run was started with 64, got 7"),
         (["article1-vae"], "holds a run of article4-vae, not of article1-vae"),
+        (["article4-vae", "--data", images / "7"], "--data: the run was started with"),
     ):
         assert train(*arguments, "--resume", "--output", tmp_path) == 2
         assert message in capsys.readouterr().err
+    extra = images / "7" / "extra.png"
+    keras.utils.save_img(extra, np.zeros((28, 28, 1)))
+    assert train("article4-vae", "--resume", "--output", tmp_path) == 2
+    assert "it began with 180 images, not 181" in capsys.readouterr().err
+    extra.unlink()
+
+
+def test_a_new_run_sets_a_finished_model_aside_and_clears_its_samples(images, tmp_path):
+    common = ("article4-vae", "--data", images, "--output", tmp_path)
+    assert train(*common, "--epochs", 2) == 0
+    finished = (tmp_path / "model.keras").read_bytes()
+    assert train(*common, "--epochs", 1, "--seed", 1) == 0
+    assert (tmp_path / "previous-model.keras").read_bytes() == finished
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["epoch-01.png"]
+    assert len(history(tmp_path)) == 1
+    assert train("article1-vae", "--output", tmp_path) == 2  # another recipe's folder
+
+
+def test_classes_that_are_held_out_whole_are_counted(tmp_path):
+    folder = tmp_path / "images"
+    for i, name in enumerate("aaaaaaaabbbbbbbc"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        keras.utils.save_img(folder / name / f"{i:02d}.png", np.full((28, 28, 1), i))
+    _, (_, y_test) = datasets.load_image_folder(folder)
+    assert y_test.tolist() == [2]
+    run = tmp_path / "run"
+    assert train("article4-cnn", "--data", folder, "--epochs", 1, "--output", run) == 0
+    assert keras_genai.load_model(run / "model.keras").output_shape == (None, 3)
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(tmp_path, capsys, monkeypatch):
+    def refused(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pathlib.Path, "read_text", refused)
+    assert train("article4-vae", "--output", tmp_path) == 2
+    assert "run.json: cannot be read" in capsys.readouterr().err
+    (tmp_path / "run.json").touch()
+    monkeypatch.undo()
+    assert train("article4-vae", "--output", tmp_path) == 2
+    assert "run.json: cannot be read" in capsys.readouterr().err
 
 
 # generate.

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 from conftest import largest_difference
@@ -78,6 +79,9 @@ def test_damaged_weights_are_refused_by_name(other_folder):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="article4-vae.weights.h5: cut short or altered"):
             pretrained.load("article4-vae")
+    (other_folder / "article4-gan.json").write_text("{")
+    with pytest.raises(ValueError, match="article4-gan.json: cut short or altered"):
+        pretrained.load("article4-gan")
     path.unlink()
     with pytest.raises(FileNotFoundError, match="article4-vae.weights.h5: no such file"):
         pretrained.load("article4-vae")
@@ -100,6 +104,7 @@ def test_ship_writes_the_trained_weights_and_what_they_measure(tmp_path, monkeyp
     weights = pretrained.load("article4-vae").get_weights()
     rounded = [weight.astype("float16").astype("float32") for weight in model.get_weights()]
     assert largest_difference(weights, rounded) == 0
+    assert keras.config.dtype_policy().name == "float32"
     record = pretrained.record("article4-vae")
     written = (folder / "article4-vae.weights.h5").read_bytes()
     assert record["sha256"] == hashlib.sha256(written).hexdigest()

@@ -1,8 +1,10 @@
 """Every class and builder, loaded in a fresh process: same output, and training goes on."""
 
+import io
 import pathlib
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -148,9 +150,13 @@ def test_damaged_files_are_named(tmp_path):
     whole = path.read_bytes()
     altered = bytearray(whole)
     altered[len(whole) // 2] ^= 1
-    for damaged in (whole[: len(whole) // 2], bytes(altered), b"", b"text"):
+    other_zip = io.BytesIO()
+    zipfile.ZipFile(other_zip, "w").close()
+    broken = [whole[: len(whole) // 2], bytes(altered), b"", b"text", other_zip.getvalue()]
+    broken += [whole[:-10] + bytes([i]) + whole[-9:] for i in range(0, 256, 50)]
+    for damaged in broken:
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="model.keras: expected a whole .keras file"):
+        with pytest.raises(ValueError, match=r"model.keras: expected a whole .keras file"):
             keras_genai.load_model(path)
     with pytest.raises(ValueError, match="expected a whole .keras file"):
         keras_genai.load_model(pathlib.Path(__file__))
