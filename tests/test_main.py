@@ -116,12 +116,15 @@ def test_resumed_training_ends_where_uninterrupted_training_does(images, tmp_pat
 def test_stopped_training_goes_on_from_the_last_whole_epoch(images, tmp_path, stop, code):
     arguments = ["article4-vae", "--data", images, "--epochs", "500", "--output", tmp_path]
     process = subprocess.Popen(
-        [sys.executable, "-m", "keras_genai", "train", *arguments], stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "keras_genai", "train", *arguments],
+        stdout=subprocess.DEVNULL,
+        # A shell that runs the tests in the background has them ignore Ctrl-C; a user's does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and not (tmp_path / "model.keras").exists():
         time.sleep(0.01)
     process.send_signal(stop)  # at whatever moment that is
-    assert process.wait() == code
+    assert process.wait(timeout=60) == code
     done = int(keras_genai.load_model(tmp_path / "model.keras").optimizer.iterations) // 3
     assert 1 <= done < 500
     assert train("article4-vae", "--resume", "--epochs", done + 2, "--output", tmp_path) == 0
