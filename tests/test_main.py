@@ -33,6 +33,14 @@ def images(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def without_xla(monkeypatch):
+    """Let article4-vae start at once, where it is not about training."""
+    recipe = RECIPES["article4-vae"]
+    quick = dataclasses.replace(recipe, compile=lambda model: model.compile("adam"))
+    monkeypatch.setitem(RECIPES, recipe.name, quick)
+
+
 def train(*arguments) -> int:
     return main(["train", *map(str, arguments)])
 
@@ -97,7 +105,7 @@ def test_every_recipe_trains_on_a_folder_of_images(images, tmp_path, capsys, nam
         assert f"measured {run['measured']:.6g} after 1 epochs, expected" in out
 
 
-@pytest.mark.parametrize("name", ["article4-vae", "article1-gan", "article4-gan", "article4-cnn"])
+@pytest.mark.parametrize("name", ["article4-vae", "article4-gan", "article4-cnn"])
 def test_resumed_training_ends_where_uninterrupted_training_does(images, tmp_path, name):
     # The order of the batches, the noise, both optimizers and the count of epochs all go on.
     common = (name, "--data", images, "--batch-size", 32, "--seed", 3)
@@ -147,6 +155,7 @@ def interrupt(monkeypatch, after: int):
     monkeypatch.setattr(SaveEachEpoch, "on_epoch_end", interrupted)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_ctrl_c_says_how_to_go_on_and_loses_nothing(images, tmp_path, capsys, monkeypatch):
     common = ("article4-vae", "--data", images, "--epochs", 3, "--output", tmp_path)
     with monkeypatch.context() as patch:
@@ -161,6 +170,7 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(images, tmp_path, capsys, mo
     assert [row["epoch"] for row in history(tmp_path)] == ["0", "1", "2"]
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_ctrl_c_in_the_first_epoch_can_be_resumed_too(images, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt(patch, after=0)
@@ -169,6 +179,7 @@ def test_ctrl_c_in_the_first_epoch_can_be_resumed_too(images, tmp_path, monkeypa
     assert len(history(tmp_path)) == 1
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_finished_training_can_be_resumed_for_more_epochs_or_none(images, tmp_path, capsys):
     assert train("article4-vae", "--data", images, "--epochs", 2, "--output", tmp_path) == 0
     for epochs, done in (("1", 2), ("2", 2), ("3", 3)):
@@ -189,6 +200,7 @@ def test_nan_stops_training_and_says_where(images, tmp_path, capsys, monkeypatch
     assert "is nan in epoch 1, by step" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_resume_keeps_to_the_settings_of_the_run(images, tmp_path, capsys):
     assert train("article4-vae", "--resume", "--output", tmp_path) == 2
     assert "nothing to resume" in capsys.readouterr().err
@@ -208,6 +220,7 @@ def test_resume_keeps_to_the_settings_of_the_run(images, tmp_path, capsys):
     extra.unlink()
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_a_new_run_sets_a_finished_model_aside_and_clears_its_samples(images, tmp_path):
     common = ("article4-vae", "--data", images, "--output", tmp_path)
     assert train(*common, "--epochs", 2) == 0
