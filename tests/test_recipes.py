@@ -18,7 +18,7 @@ PACKAGE = pathlib.Path(keras_genai.__file__).parent
     "name, epochs, batch_size",
     [
         ("article1-vae", 10, 64),
-        ("article1-gan", 20, 64),
+        ("article1-gan", 10, 64),
         ("article2-vae", 10, 32),
         ("article2-gan", 6, 32),
         ("article4-vae", 10, 64),
