@@ -26,10 +26,10 @@ Corrected from the articles:
   is part of the networks.
 
 Where PyTorch and Keras differ without a word: article 4's networks start from PyTorch's initial
-weights, since with Keras's, wider ones, the discriminator wins before the generator has learned
-anything (seed 0: its loss is 0.0003 in epoch 13, and all samples are one blot). The slope of the
-leaky ReLU is the article's 0.2 (Keras's "leaky_relu"; the layer `LeakyReLU()` has 0.3). Adam's
-epsilon is Keras's 1e-7.
+weights. From Keras's, wider ones, the discriminator won before the generator had learned anything
+(seed 0: a loss of 0.0003 in epoch 13, and all samples one blot); from PyTorch's it may, too. The
+slope of the leaky ReLU is the article's 0.2 (Keras's "leaky_relu"; the layer `LeakyReLU()` has
+0.3). Adam's epsilon is Keras's 1e-7.
 """
 
 import keras
