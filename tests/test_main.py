@@ -293,7 +293,7 @@ def test_generate_names_its_picture_after_the_recipe(tmp_path, monkeypatch, caps
         (["train", "article4-vae", "--seed", "-1"], "--seed: expected a whole number from 0"),
         (["train", "article4-vae", "--output", "{file}/run"], "cannot be written"),
         (["train", "article4-vae", "--data", "{folder}/nowhere"], "expected a folder of images"),
-        (["train", "article4-cnn", "--data", "{folder}/flat"], "needs labels: expected a folder"),
+        (["train", "article4-cnn", "--data", "{folder}/flat"], "needs labels: a folder for each"),
         (["generate", "{folder}/missing.keras"], "missing.keras: no such file"),
         (["generate", "{folder}/damaged.keras"], "damaged.keras: expected a whole .keras file"),
         (["generate", "article4-vae", "--label", "3"], "labels: expected None, since the"),
