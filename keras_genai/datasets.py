@@ -136,6 +136,9 @@ def batches(arrays, batch_size: int, seed: int, epoch):
         return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors)
 
     dataset = tf.data.Dataset.from_tensors(0).flat_map(rows).map(gather)
-    return dataset.apply(tf.data.experimental.assert_cardinality(-(-size // batch_size))).prefetch(
-        64
-    )
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-size // batch_size)))
+    # Not tuned while it runs: a gather needs none, and the tuning thread of TensorFlow 2.21 sleeps
+    # ever longer, up to 5 s, and can make the end of an epoch wait until it wakes.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.prefetch(64).with_options(options)
