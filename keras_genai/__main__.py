@@ -96,7 +96,7 @@ def list_recipes(options) -> int:
     """Print a table of all recipes."""
     heads = ("name", "article", "model", "data", "expected figure")
     rows = [
-        (r.name, r.article, r.model, r.data, f"{r.figure}: {r.expected:g}")
+        (r.name, r.article, r.model, r.task.data, f"{r.figure}: {r.expected:g}")
         for r in RECIPES.values()
     ]
     widths = [max(map(len, column)) for column in zip(heads, *rows)]
@@ -110,57 +110,54 @@ def train(options) -> int:
     recipe = _recipe(options.name)
     folder = options.output or pathlib.Path("runs") / recipe.name
     run = _settings(recipe, folder, options)
-    (x, y), (x_test, y_test) = _load_data(recipe, run)
-    classifier = _load_classifier(recipe, run)
+    data = _load_data(recipe, run)
 
     import keras
     import tensorflow as tf
 
-    from keras_genai import datasets, load_model
-    from keras_genai.callbacks import ImageGrid, SaveEachEpoch, StopAtNaN
+    from keras_genai import load_model
+    from keras_genai.callbacks import SaveEachEpoch, StopAtNaN
 
     saved = folder / "model.keras"
     if options.resume and saved.exists():
         model = _checked(load_model, saved)
-        first_epoch = int(model.optimizer.iterations) // math.ceil(len(x) / run["batch_size"])
+        first_epoch = int(model.optimizer.iterations) // math.ceil(data.count / run["batch_size"])
         run["epochs"] = max(run["epochs"], first_epoch)
     else:
-        num_classes = None if y is None else int(max(y.max(), y_test.max())) + 1
-        model = recipe.create(run["seed"], num_classes)
+        model = recipe.create(run["seed"], **data.facts)
         first_epoch = 0
     _start_files(folder, run, first_epoch)
-    print(f"{recipe.name}: {recipe.model}. {len(x):,} images, {run['epochs']} epochs.")
+    print(
+        f"{recipe.name}: {recipe.model}. {data.count:,} {recipe.task.unit}, {run['epochs']} epochs."
+    )
     if recipe.choices:
         print(recipe.choices)
 
     epoch = tf.Variable(first_epoch, dtype=tf.int64)
-    batches = datasets.batches(x if y is None else (x, y), run["batch_size"], run["seed"], epoch)
     callbacks = [
         keras.callbacks.LambdaCallback(on_epoch_begin=lambda number, logs: epoch.assign(number)),
         StopAtNaN(),
         keras.callbacks.CSVLogger(folder / "history.csv", append=True),
         SaveEachEpoch(saved),
+        *recipe.task.callbacks(folder, model),
     ]
-    if hasattr(model, "generate"):
-        labels = _labels_in_turn(model, 64)
-        callbacks.append(ImageGrid(folder / "samples" / "epoch-{epoch:02d}.png", 64, labels))
     started = time.monotonic()
     try:
         model.fit(
-            batches,
+            recipe.task.batches(data, run["batch_size"], run["seed"], epoch),
             epochs=run["epochs"],
             initial_epoch=first_epoch,
-            validation_data=(x_test, y_test),
-            validation_batch_size=500,
             shuffle=False,  # the batches are
             callbacks=callbacks,
+            **recipe.task.validation(data),
         )
     except FloatingPointError as error:
         print(f"\nkeras_genai: {error}", file=sys.stderr)
         return 1
     run["minutes"] = round(run["minutes"] + (time.monotonic() - started) / 60, 1)
-    _draw(recipe, model, folder, x_test, y_test)
-    run |= _measure(recipe, model, run, x_test, y_test, classifier)
+    _draw_history(folder)
+    recipe.task.draw(model, data, folder)
+    run |= _measure(recipe, model, run, data)
     _replace(folder / "run.json", json.dumps(run, indent=2) + "\n")
     print(f"Model, history and pictures are in {folder}.")
     return 0
@@ -174,6 +171,7 @@ def generate(options) -> int:
 
     from keras_genai import load_model, pretrained
     from keras_genai.plotting import plot_images
+    from keras_genai.tasks import labels_in_turn
 
     if options.source.endswith(".keras"):
         model = _checked(load_model, options.source)
@@ -181,7 +179,7 @@ def generate(options) -> int:
         model = _checked(pretrained.load, _recipe(options.source).name)
     if not hasattr(model, "generate"):
         raise UsageError(f"{options.source}: a {model.name}, which generates nothing")
-    labels = _labels_in_turn(model, options.count) if options.label is None else options.label
+    labels = labels_in_turn(model, options.count) if options.label is None else options.label
     images = _checked(model.generate, options.count, labels, options.seed)
     _checked(_checked(plot_images, images).savefig, output)
     print(output)
@@ -240,31 +238,14 @@ def _read_run(folder: pathlib.Path) -> dict | None:
 
 
 def _load_data(recipe: Recipe, run: dict):
-    """Return training and held-out data as `fit` takes them."""
-    from keras_genai import datasets
-
-    if run["data"] is None:
-        train, held_out = _checked(datasets.load_mnist)
-    else:
-        train, held_out = _checked(datasets.load_image_folder, run["data"])
-    if recipe.labelled and (train[1] is None or train[1].max() == 0):
-        raise UsageError(f"{run['data']}: {recipe.name} needs labels: a folder for each class")
-    count = len(train[0])
-    if run.setdefault("images", count) != count:
-        raise UsageError(f"{run['data']}: it began with {run['images']} images, not {count}")
-    return recipe.arrange(*train), recipe.arrange(*held_out)
-
-
-def _load_classifier(recipe: Recipe, run: dict):
-    """Return the classifier that measures the recipe's figure, or None if it takes none.
-
-    It is loaded before training, which its absence should not spoil. It knows MNIST's digits only.
-    """
-    from keras_genai import pretrained
-
-    if recipe.classifier is None or run["data"] is not None:
-        return None
-    return _checked(pretrained.load, recipe.classifier)
+    """Return the recipe's data, or the user's; a run that goes on must find what it began with."""
+    data = _checked(recipe.task.load, run["data"])
+    if run.setdefault("count", data.count) != data.count:
+        counts = f"{run['count']} {recipe.task.unit}, not {data.count}"
+        raise UsageError(f"{run['data']}: it began with {counts}")
+    if run.setdefault("facts", data.facts) != data.facts:
+        raise UsageError(f"{run['data']}: it began with other {', '.join(data.facts)}")
+    return data
 
 
 def _start_files(folder: pathlib.Path, run: dict, first_epoch: int) -> None:
@@ -299,47 +280,25 @@ def _replace(path: pathlib.Path, text: str) -> None:
     os.replace(unfinished, path)
 
 
-def _labels_in_turn(model, count: int):
-    """Return labels 0, 1, 2, … in turn for a conditional model, None for another."""
-    if model.num_classes is None:
-        return None
-    return [i % model.num_classes for i in range(count)]
-
-
-def _draw(recipe: Recipe, model, folder: pathlib.Path, x_test, y_test) -> None:
-    """Leave pictures of what the model has learned."""
-    import numpy as np
-
-    from keras_genai.plotting import plot_history, plot_images
+def _draw_history(folder: pathlib.Path) -> None:
+    from keras_genai.plotting import plot_history
 
     with open(folder / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     history = {name: [float(row[name]) for row in rows] for name in rows[0] if name != "epoch"}
     plot_history(history).savefig(folder / "history.png")
-    if hasattr(model, "generate"):
-        samples = model.generate(64, _labels_in_turn(model, 64), seed=0)
-        plot_images(samples).savefig(folder / "samples.png")
-    if recipe.kind == "vae":
-        x, y = x_test[:10], None if y_test is None else y_test[:10]
-        pairs = np.concatenate([x, model.reconstruct(x, y)])
-        plot_images(pairs, columns=10).savefig(folder / "reconstructions.png")
-    if recipe.kind == "cnn":
-        guesses = model.predict(x_test[:64], verbose=0).argmax(-1)
-        titles = [
-            f"{guess}" if guess == y else f"{guess} for {y}" for guess, y in zip(guesses, y_test)
-        ]
-        plot_images(x_test[:64], titles=titles).savefig(folder / "predictions.png")
 
 
-def _measure(recipe: Recipe, model, run: dict, x_test, y_test, classifier) -> dict:
+def _measure(recipe: Recipe, model, run: dict, data) -> dict:
     """Measure the recipe's figure, print it beside the expected one, and return it for run.json."""
-    if recipe.classifier and classifier is None:
+    if recipe.task.needs_judge and data.judge is None:
         print(f"{recipe.figure}: not measured, since it takes a classifier of MNIST's digits.")
         return {"figure": recipe.figure, "measured": None}
-    figures = recipe.measure(model, x_test, y_test, classifier)
+    figures = recipe.task.measure(model, data)
     print(
         f"{recipe.figure}: measured {figures['measured']:.6g} after {run['epochs']} epochs, "
-        f"expected {recipe.expected:g} ± {recipe.tolerance:g} after {recipe.epochs} on MNIST."
+        f"expected {recipe.expected:g} ± {recipe.tolerance:g} after {recipe.epochs} on "
+        f"{recipe.task.data}."
     )
     return {"figure": recipe.figure, **figures}
 

@@ -36,7 +36,7 @@ def load(name: str):
         FileNotFoundError: if their file is missing.
     """
     path = datasets.check_file(_weights(_folder(), name), record(name)["sha256"])
-    return _read(RECIPES[name], path)
+    return _read(RECIPES[name], path, record(name)["facts"])
 
 
 def ship(run, folder) -> None:
@@ -52,11 +52,11 @@ def ship(run, folder) -> None:
 
     run, folder = pathlib.Path(run), pathlib.Path(folder)
     settings = json.loads((run / "run.json").read_text())
-    recipe = RECIPES[settings["name"]]
+    recipe, facts = RECIPES[settings["name"]], settings["facts"]
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float16")
     try:
-        halved = _build(recipe)
+        halved = recipe.build(0, **facts)
     finally:
         keras.config.set_dtype_policy(policy)
     halved.set_weights(load_model(run / "model.keras").get_weights())
@@ -64,20 +64,13 @@ def ship(run, folder) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = _weights(folder, recipe.name)
     halved.save_weights(path)
-    _, (images, labels) = datasets.load_mnist()
-    classifier = load(recipe.classifier) if recipe.classifier else None
-    data = recipe.arrange(images, labels)
-    settings |= recipe.measure(_read(recipe, path), *data, classifier)
+    settings |= recipe.task.measure(_read(recipe, path, facts), recipe.task.load())
     settings["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (folder / f"{recipe.name}.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _build(recipe):
-    return recipe.build(0, 10 if recipe.labelled else None)
-
-
-def _read(recipe, path: pathlib.Path):
-    model = _build(recipe)
+def _read(recipe, path: pathlib.Path, facts: dict):
+    model = recipe.build(0, **facts)
     model.load_weights(path)  # before compiling: the file has no optimizer
     recipe.compile(model)
     return model

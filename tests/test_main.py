@@ -16,7 +16,7 @@ import pytest
 from conftest import largest_difference
 
 import keras_genai
-from keras_genai import datasets
+from keras_genai import datasets, tasks
 from keras_genai.__main__ import main
 from keras_genai.callbacks import SaveEachEpoch
 from keras_genai.recipes import RECIPES
@@ -85,21 +85,21 @@ def test_list_shows_each_recipe_with_its_article_and_figure(capsys):
 def test_every_recipe_trains_on_a_folder_of_images(images, tmp_path, capsys, name):
     assert train(name, "--epochs", 1, "--output", tmp_path, "--data", images) == 0
     pictures = {
-        "vae": ["samples", "samples.png", "reconstructions.png"],
-        "gan": ["samples", "samples.png"],
-        "cnn": ["predictions.png"],
+        tasks.Reconstruction: ["samples", "samples.png", "reconstructions.png"],
+        tasks.Adversarial: ["samples", "samples.png"],
+        tasks.Classification: ["predictions.png"],
     }
-    kind = RECIPES[name].kind
-    expected = ["history.csv", "history.png", "model.keras", "run.json", *pictures[kind]]
+    task = RECIPES[name].task
+    expected = ["history.csv", "history.png", "model.keras", "run.json", *pictures[type(task)]]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(expected)
-    if kind != "cnn":
+    if "samples" in expected:
         assert [path.name for path in (tmp_path / "samples").iterdir()] == ["epoch-01.png"]
     assert len(history(tmp_path)) == 1
     run = json.loads((tmp_path / "run.json").read_text())
     assert (run["name"], run["epochs"], run["seed"]) == (name, 1, 0)
     assert set(run["versions"]) == {"python", "tensorflow", "keras", "numpy"}
     out = capsys.readouterr().out
-    if RECIPES[name].classifier:
+    if task.needs_judge:
         assert run["measured"] is None and "not measured" in out
     else:
         assert f"measured {run['measured']:.6g} after 1 epochs, expected" in out
@@ -293,7 +293,7 @@ def test_generate_names_its_picture_after_the_recipe(tmp_path, monkeypatch, caps
         (["train", "article4-vae", "--seed", "-1"], "--seed: expected a whole number from 0"),
         (["train", "article4-vae", "--output", "{file}/run"], "cannot be written"),
         (["train", "article4-vae", "--data", "{folder}/nowhere"], "expected a folder of images"),
-        (["train", "article4-cnn", "--data", "{folder}/flat"], "needs labels: a folder for each"),
+        (["train", "article4-cnn", "--data", "{folder}/flat"], "a folder for each class, since labels are needed"),
         (["generate", "{folder}/missing.keras"], "missing.keras: no such file"),
         (["generate", "{folder}/damaged.keras"], "damaged.keras: expected a whole .keras file"),
         (["generate", "article4-vae", "--label", "3"], "labels: expected None, since the"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import keras_genai
+from keras_genai import tasks
 from keras_genai.recipes import RECIPES
 
 PACKAGE = pathlib.Path(keras_genai.__file__).parent
@@ -30,7 +31,7 @@ PACKAGE = pathlib.Path(keras_genai.__file__).parent
 def test_settings_of_each_recipe(name, epochs, batch_size):
     recipe = RECIPES[name]
     assert (recipe.name, recipe.epochs, recipe.batch_size) == (name, epochs, batch_size)
-    assert recipe.article and recipe.model and recipe.figure and recipe.data == "MNIST"
+    assert recipe.article and recipe.model and recipe.figure and recipe.task.data == "MNIST"
     # What an article leaves open is said.
     assert bool(recipe.choices) == (name not in ("article4-vae", "article4-gan", "article4-cnn"))
 
@@ -90,7 +91,7 @@ def test_number_of_parameters(name, parameters):
 def test_optimizers_of_each_recipe(name):
     model = RECIPES[name].create()
     optimizers = [model.optimizer]
-    if RECIPES[name].kind == "gan":
+    if isinstance(RECIPES[name].task, tasks.Adversarial):
         optimizers = [model.generator_optimizer, model.discriminator_optimizer]
     for optimizer in optimizers:
         assert isinstance(optimizer, keras.optimizers.Adam)
@@ -102,7 +103,7 @@ def test_loops_of_the_gans():
     loops = {
         name: (model.joint_batch, model.fresh_noise)
         for name, recipe in RECIPES.items()
-        if recipe.kind == "gan"
+        if isinstance(recipe.task, tasks.Adversarial)
         for model in [recipe.create()]
     }
     assert loops == {
@@ -121,19 +122,20 @@ def test_same_seed_gives_the_same_initial_weights():
 
 def test_data_is_arranged_as_the_models_take_it():
     images = np.array([[[0, 255], [51, 102]]], "uint8")
-    x, y = RECIPES["article4-vae"].arrange(images, [3])
+    x, y = RECIPES["article4-vae"].task.arrange(images, [3])
     np.testing.assert_allclose(x, [[0, 1, 0.2, 0.4]], rtol=1e-6)
     assert y is None and x.dtype == "float32"
-    x, y = RECIPES["article4-cnn"].arrange(images, [3])
+    x, y = RECIPES["article4-cnn"].task.arrange(images, [3])
     assert x.shape == (1, 2, 2, 1) and y.tolist() == [3] and y.dtype == "int32"
-    assert RECIPES["conditional-vae"].arrange(images, [3])[1].tolist() == [3]
+    assert RECIPES["conditional-vae"].task.arrange(images, [3])[1].tolist() == [3]
 
 
 def test_a_gan_covers_the_digits_that_are_one_in_a_hundred_of_its_samples():
     digits = np.repeat(np.arange(10), [9000, 500, 299, 100, 99, 1, 1, 0, 0, 0])
     model = types.SimpleNamespace(generate=lambda count, seed: np.zeros((count, 784)))
     classifier = types.SimpleNamespace(predict=lambda images, **options: np.eye(10)[digits])
-    figures = RECIPES["article4-gan"].measure(model, None, classifier=classifier)
+    data = types.SimpleNamespace(judge=classifier)
+    figures = RECIPES["article4-gan"].task.measure(model, data)
     assert figures["measured"] == 4
     assert figures["digit_shares"][:5] == [0.9, 0.05, 0.0299, 0.01, 0.0099]
 

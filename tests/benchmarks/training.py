@@ -34,11 +34,11 @@ def main():
         f"Keras {keras.__version__}, TensorFlow {tf.__version__}, PyTorch {torch.__version__}"
     )
     print(f"{versions}, {torch.get_num_threads()} threads", flush=True)
-    (images, labels), _ = datasets.load_mnist()
+    (_, labels), _ = datasets.load_mnist()
     for name in options.names:
-        x, y = RECIPES[name].arrange(images, labels)
-        theirs = PYTORCH[name](torch.tensor(x), torch.tensor(labels))
-        programs = keras_epochs(name, x, y), theirs
+        data = RECIPES[name].task.load()
+        theirs = PYTORCH[name](torch.tensor(data.train[0]), torch.tensor(labels))
+        programs = keras_epochs(RECIPES[name], data), theirs
         for program in programs:
             next(program)
         pairs = [[seconds(program) for program in programs] for _ in range(options.pairs)]
@@ -57,12 +57,11 @@ def seconds(program) -> float:
     return time.perf_counter() - start
 
 
-def keras_epochs(name, x, y):
+def keras_epochs(recipe, data):
     """Train a recipe, one epoch for each `next`."""
-    recipe = RECIPES[name]
-    model = recipe.create()
+    model = recipe.create(**data.facts)
     number = tf.Variable(0, dtype=tf.int64)
-    batches = datasets.batches(x if y is None else (x, y), recipe.batch_size, 0, number)
+    batches = recipe.task.batches(data, recipe.batch_size, 0, number)
     while True:
         model.fit(batches, shuffle=False, verbose=0)
         number.assign_add(1)

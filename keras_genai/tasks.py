@@ -1,0 +1,186 @@
+"""What a recipe does with its data: a class for each kind, a method for each thing that `train` does.
+
+    load(source)                        data to train on and held out; source: the user's own, or None
+    batches(data, batch_size, seed, epoch)    what `fit` trains on
+    validation(data)                    what `fit` measures after each epoch, as its arguments
+    callbacks(folder, model)            what is drawn after each epoch
+    measure(model, data)                the recipe's figure, as "measured", and its parts
+    draw(model, data, folder)           what is drawn in the end
+
+Nothing here loads TensorFlow before it is used, so that recipes can be listed without it.
+"""
+
+import dataclasses
+import pathlib
+import typing
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class Data:
+    """What `load` returns.
+
+    Attributes:
+        train, held_out: arrays, as the task lays them out.
+        count: number of examples in an epoch.
+        facts: what a model is built from, beside its settings, as JSON can hold it.
+        judge: a trained classifier, if it takes one to measure the figure.
+        own: whether it is the user's.
+    """
+
+    train: typing.Any
+    held_out: typing.Any
+    count: int
+    facts: dict
+    judge: typing.Any = None
+    own: bool = False
+
+
+class Images:
+    """MNIST, or a folder of the user's images.
+
+    Args:
+        labelled: whether the model is trained with labels.
+        flat: whether an image is a row of pixels.
+    """
+
+    data = "MNIST"
+    unit = "images"
+    needs_judge = False  # whether it takes a classifier of digits to measure the figure
+
+    def __init__(self, labelled=False, flat=True):
+        self.labelled, self.flat = labelled, flat
+
+    def load(self, source=None) -> Data:
+        from keras_genai import datasets
+
+        if source is None:
+            train, held_out = datasets.load_mnist()
+        else:
+            train, held_out = datasets.load_image_folder(source)
+        if self.labelled and (train[1] is None or train[1].max() == 0):
+            raise ValueError(
+                f"{source}: expected a folder for each class, since labels are needed."
+            )
+        train, held_out = self.arrange(*train), self.arrange(*held_out)
+        num_classes = None
+        if self.labelled:
+            num_classes = int(max(train[1].max(), held_out[1].max())) + 1
+        facts = {"num_classes": num_classes}
+        judge = _digit_classifier() if self.needs_judge and source is None else None
+        return Data(train, held_out, len(train[0]), facts, judge, source is not None)
+
+    def arrange(self, images, labels):
+        """Return what `fit` takes, (x, y): pixels in [0, 1], and labels if it learns from them.
+
+        Args:
+            images: uint8 (n, height, width).
+            labels: integers (n,) or None.
+        """
+        x = images.astype("float32") / 255
+        x = x.reshape(len(x), -1) if self.flat else x[..., None]
+        return (x, np.asarray(labels, "int32")) if self.labelled else (x, None)
+
+    def batches(self, data, batch_size, seed, epoch):
+        from keras_genai import datasets
+
+        x, y = data.train
+        return datasets.batches(x if y is None else (x, y), batch_size, seed, epoch)
+
+    def validation(self, data) -> dict:
+        return {"validation_data": data.held_out, "validation_batch_size": 500}
+
+    def callbacks(self, folder, model) -> list:
+        from keras_genai.callbacks import ImageGrid
+
+        labels = labels_in_turn(model, 64)
+        return [ImageGrid(folder / "samples" / "epoch-{epoch:02d}.png", 64, labels)]
+
+    def measure(self, model, data) -> dict:
+        scores = model.evaluate(*data.held_out, batch_size=500, verbose=0, return_dict=True)
+        return {"measured": scores["loss"], **scores}
+
+    def draw(self, model, data, folder: pathlib.Path) -> None:
+        from keras_genai.plotting import plot_images
+
+        samples = model.generate(64, labels_in_turn(model, 64), seed=0)
+        plot_images(samples).savefig(folder / "samples.png")
+
+
+class Reconstruction(Images):
+    """A VAE: measured is the loss, or, told the digit, whether the samples are of it."""
+
+    @property
+    def needs_judge(self):
+        return self.labelled
+
+    def measure(self, model, data) -> dict:
+        figures = super().measure(model, data)
+        if not self.labelled:
+            return figures
+        labels = np.arange(10_000) % 10
+        read = _read(model.generate(10_000, labels, seed=0), data.judge)
+        return {**figures, "measured": 100 * float(np.mean(read == labels))}
+
+    def draw(self, model, data, folder):
+        from keras_genai.plotting import plot_images
+
+        super().draw(model, data, folder)
+        x, y = (None if part is None else part[:10] for part in data.held_out)
+        pairs = np.concatenate([x, model.reconstruct(x, y)])
+        plot_images(pairs, columns=10).savefig(folder / "reconstructions.png")
+
+
+class Adversarial(Images):
+    """A GAN: measured is how many digits it covers.
+
+    A digit is covered if the classifier finds it in at least one in a hundred samples.
+    """
+
+    needs_judge = True
+
+    def measure(self, model, data) -> dict:
+        digits = _read(model.generate(10_000, seed=0), data.judge)
+        shares = np.bincount(digits, minlength=10) / len(digits)
+        return {"measured": int(np.sum(shares >= 0.01)), "digit_shares": shares.tolist()}
+
+
+class Classification(Images):
+    """A classifier: measured is its accuracy."""
+
+    def __init__(self):
+        super().__init__(labelled=True, flat=False)
+
+    def callbacks(self, folder, model):
+        return []
+
+    def measure(self, model, data) -> dict:
+        return {"measured": 100 * super().measure(model, data)["accuracy"]}
+
+    def draw(self, model, data, folder):
+        from keras_genai.plotting import plot_images
+
+        x, y = (part[:64] for part in data.held_out)
+        guesses = model.predict(x, verbose=0).argmax(-1)
+        titles = [f"{a}" if a == b else f"{a} for {b}" for a, b in zip(guesses, y)]
+        plot_images(x, titles=titles).savefig(folder / "predictions.png")
+
+
+def _digit_classifier():
+    from keras_genai import pretrained
+
+    return pretrained.load("article4-cnn")
+
+
+def _read(images, classifier) -> np.ndarray:
+    """Return the digits (n,) that the classifier reads in images (n, 784)."""
+    logits = classifier.predict(images.reshape(-1, 28, 28, 1), batch_size=500, verbose=0)
+    return np.argmax(logits, axis=-1)
+
+
+def labels_in_turn(model, count: int):
+    """Return labels 0, 1, 2, … in turn for a conditional model, None for another."""
+    if model.num_classes is None:
+        return None
+    return [i % model.num_classes for i in range(count)]
