@@ -1,16 +1,27 @@
-"""Real data: what ships in `data/`, a folder of one's own images, and batches of either.
+"""Real data: what ships in `data/`, one's own images, texts and series, and batches of each.
 
 `data/` lies inside the installed package, or beside it in a checkout. The environment variable
 KERAS_GENAI_DATA names another folder.
 """
 
+import csv
 import hashlib
 import os
 import pathlib
 
 import numpy as np
 
+BOOKS = ("alice_in_wonderland.txt", "as_you_like_it.txt", "paradise_lost.txt")
+
 SHA256 = {
+    "alice_in_wonderland.txt": "cc660e04a3bef809b5436e822536cafefa278d55fb3639fb3e93665590d6fc0a",
+    "as_you_like_it.txt": "eaa3526fe53859f34ecdf255712f9ecf0b2c903451d4755b2edaa2e2599cb0fc",
+    "paradise_lost.txt": "d01a7d3a2e74df00993e8e487db6016ac0c4bbf86b3df5a585cae8925564bbc2",
+    "tang_quatrains.txt": "d3c36c345543604aeac19fbf7941241aaeb85e278cf55fb88582e13a3504baaf",
+    "gpt2/encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "gpt2/vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "co2_weekly.csv": "599638ed8670dccfdd92f64a6b3e7babee90e2529ebb5aa103004e48eb1014b5",
+    "sunspots_yearly.csv": "74b8e3acb9886b68abe9c56f6081257d522e2cb2470f17dbf597b396f4ea1706",
     "mnist.npz": "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64",
 }
 
@@ -48,6 +59,11 @@ def check_file(path: pathlib.Path, sha256: str) -> pathlib.Path:
     return path
 
 
+def shipped(name: str) -> pathlib.Path:
+    """Return the path of a file that ships in the data folder, if it is whole; see `check_file`."""
+    return check_file(data_folder() / name, SHA256[name])
+
+
 def load_mnist():
     """Load MNIST (LeCun, Cortes & Burges): 70,000 handwritten digits.
 
@@ -58,7 +74,7 @@ def load_mnist():
     Raises:
         FileNotFoundError, ValueError: if the file is missing or damaged.
     """
-    path = check_file(data_folder() / "mnist.npz", SHA256["mnist.npz"])
+    path = shipped("mnist.npz")
     with np.load(path) as file:
         return (file["x_train"], file["y_train"]), (file["x_test"], file["y_test"])
 
@@ -110,6 +126,84 @@ def load_image_folder(folder, image_size=(28, 28)):
     return (x[train], y[train]), (x[test], y[test])
 
 
+def load_books() -> list[str]:
+    """Load Alice in Wonderland, As You Like It and Paradise Lost, the text of each."""
+    return [load_text(shipped(name)) for name in BOOKS]
+
+
+def load_quatrains() -> list[str]:
+    """Load 9,347 quatrains of the Tang dynasty: four phrases of 5 or 7 characters each."""
+    return load_text(shipped("tang_quatrains.txt")).splitlines()
+
+
+def load_text(path) -> str:
+    """Load a text file of one's own.
+
+    Raises:
+        ValueError: if it is empty, or no text in UTF-8.
+    """
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as a text in UTF-8 ({error}).") from error
+    if not text.strip():
+        raise ValueError(f"{path}: expected a text, got an empty file.")
+    return text
+
+
+def load_co2() -> np.ndarray:
+    """Load the weekly CO2 at Mauna Loa from 1958 to 2001, ppm (2284,), gaps filled on a line."""
+    return load_series(shipped("co2_weekly.csv"))
+
+
+def load_sunspots() -> np.ndarray:
+    """Load the yearly number of sunspots from 1700 to 2008 (309,)."""
+    return load_series(shipped("sunspots_yearly.csv"))
+
+
+def load_series(path) -> np.ndarray:
+    """Load the last column of a CSV file with a heading, float32 (n,).
+
+    Empty fields lie on a straight line between their neighbours.
+
+    Raises:
+        ValueError: if the file cannot be read, or if a field is no number.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            _, *rows = csv.reader(file)
+        values = np.array([float(row[-1] or "nan") for row in rows if row])
+    except (OSError, ValueError) as error:
+        reason = f"expected a CSV file with a heading and numbers in its last column ({error})"
+        raise ValueError(f"{path}: {reason}.") from error
+    known = np.flatnonzero(np.isfinite(values))
+    if len(known) == 0:
+        raise ValueError(f"{path}: expected numbers in the last column, found none.")
+    return np.interp(np.arange(len(values)), known, values[known]).astype("float32")
+
+
+def series_windows(series, window: int, horizon: int, first: int = 0):
+    """Cut a series (n,) into what a forecaster sees and what it is to forecast.
+
+    Args:
+        first: index of the first value that is forecast, if that is later than `window`.
+
+    Returns:
+        (past, future): (m, window) and (m, horizon), one row for each place in the series.
+
+    Raises:
+        ValueError: if the series is shorter than window + horizon.
+    """
+    if len(series) < window + horizon:
+        raise ValueError(
+            f"series: expected at least {window + horizon} values for a window of {window} and a "
+            f"horizon of {horizon}, got {len(series)}."
+        )
+    rows = np.lib.stride_tricks.sliding_window_view(series, window + horizon)
+    rows = rows[max(0, first - window) :]
+    return rows[:, :window], rows[:, window:]
+
+
 def batches(arrays, batch_size: int, seed: int, epoch):
     """Return a `tf.data.Dataset` of shuffled batches, in an order that seed and epoch alone decide.
 
@@ -127,18 +221,64 @@ def batches(arrays, batch_size: int, seed: int, epoch):
     tensors = tf.nest.map_structure(tf.convert_to_tensor, arrays)
     size = len(tf.nest.flatten(tensors)[0])
 
+    def gather(rows):
+        return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors)
+
+    return _shuffled(size, batch_size, seed, epoch, gather)
+
+
+def window_batches(tokens, window: int, batch_size: int, seed: int, epoch):
+    """Return a `tf.data.Dataset` of batches of windows of a text, each with what follows it.
+
+    Windows lie side by side, from another place on in each epoch.
+
+    Args:
+        tokens: int32 (n,).
+        window: tokens in a window.
+        batch_size, seed, epoch: as for `batches`.
+
+    Yields:
+        (x, y), both int32 (batch, window); y[:, i] is the token after x[:, i].
+    """
+    import tensorflow as tf
+
+    tokens = tf.convert_to_tensor(tokens)
+
+    def gather(rows):
+        shift = tf.random.stateless_uniform(
+            (), [tf.cast(seed, tf.int64), epoch], maxval=window, dtype=tf.int32
+        )
+        starts = shift + window * rows
+        text = tf.gather(tokens, starts[:, None] + tf.range(window + 1))
+        return text[:, :-1], text[:, 1:]
+
+    return _shuffled(count_windows(len(tokens), window), batch_size, seed, epoch, gather)
+
+
+def count_windows(length: int, window: int) -> int:
+    """Return how many windows of an epoch a text of `length` tokens has.
+
+    Raises:
+        ValueError: if it is too short for one.
+    """
+    if length < 2 * window:
+        raise ValueError(f"text: expected at least {2 * window} tokens, got {length}.")
+    return (length - window) // window
+
+
+def _shuffled(size: int, batch_size: int, seed: int, epoch, gather):
+    """Return batches of shuffled rows, which `gather` makes of their numbers below `size`."""
+    import tensorflow as tf
+
     def rows(_):
         seeds = tf.stack([tf.cast(seed, tf.int64), epoch])
         order = tf.random.experimental.stateless_shuffle(tf.range(size), seeds)
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
 
-    def gather(rows):
-        return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors)
-
     dataset = tf.data.Dataset.from_tensors(0).flat_map(rows).map(gather)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-size // batch_size)))
     # Not tuned while it runs: a gather needs none, and the tuning thread of TensorFlow 2.21 sleeps
-    # ever longer, up to 5 s, and can make the end of an epoch wait until it wakes.
+    # ever longer, up to a minute, and can make the end of an epoch wait until it wakes.
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.prefetch(64).with_options(options)

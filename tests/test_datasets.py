@@ -135,3 +135,80 @@ def test_order_of_batches_depends_on_seed_and_epoch_alone():
     assert len({tuple(order) for order in (first, second, third)}) == 3
     assert flat(0, [2]) == [third] and flat(0, [1, 0]) == [second, first]
     assert flat(1, [0]) != [first]
+
+
+# Texts and series.
+
+
+def test_books_and_quatrains_are_whole():
+    assert sum(map(len, datasets.load_books())) == 730_522
+    poems = datasets.load_quatrains()
+    assert len(poems) == 9347 and len(set("".join(poems))) == 4508
+    assert all(poem.count("\uff0c") == poem.count("\u3002") == 2 for poem in poems)
+
+
+def windows(seed, epochs):
+    epoch = tf.Variable(0, dtype=tf.int64)
+    dataset = datasets.window_batches(np.arange(50, dtype="int32"), 8, 3, seed, epoch)
+    for number in epochs:
+        epoch.assign(number)
+        yield list(dataset.as_numpy_iterator())
+
+
+def test_windows_lie_side_by_side_each_with_what_follows():
+    for batches in windows(seed=0, epochs=range(5)):
+        assert [len(x) for x, _ in batches] == [3, 2]
+        x, y = (np.concatenate(column) for column in zip(*batches))
+        assert x.shape == (5, 8) and np.array_equal(y, x + 1)
+        text = np.sort(x.ravel())
+        assert np.array_equal(text, np.arange(text[0], text[0] + 40)) and 0 <= text[0] < 8
+
+
+def test_windows_begin_elsewhere_in_each_epoch_and_alike_from_one_seed():
+    def all_rows(seed, epochs):
+        return [np.concatenate([x for x, _ in b]).tolist() for b in windows(seed, epochs)]
+
+    starts = {min(map(min, rows)) for rows in all_rows(0, range(20))}
+    assert len(starts) > 4
+    assert all_rows(0, [3, 4]) == all_rows(0, range(5))[3:] != all_rows(1, [3, 4])
+    with pytest.raises(ValueError, match="text: expected at least 16 tokens, got 15"):
+        datasets.count_windows(15, 8)
+
+
+def test_gaps_of_a_series_lie_on_a_line():
+    co2 = datasets.load_co2()
+    assert co2.shape == (2284,) and co2.dtype == "float32" and np.isfinite(co2).all()
+    np.testing.assert_allclose(co2[:3], [316.1, 317.3, 317.6], rtol=1e-6)
+    with open(datasets.shipped("co2_weekly.csv")) as file:
+        empty = [i for i, line in enumerate(file.readlines()[1:]) if line.strip().endswith(",")]
+    assert len(empty) == 59
+    first = empty[0]
+    assert empty[1] != first + 1
+    assert co2[first] == pytest.approx((co2[first - 1] + co2[first + 1]) / 2, abs=1e-4)
+    sunspots = datasets.load_sunspots()
+    assert sunspots.shape == (309,) and sunspots[:2].tolist() == [5, 11]
+
+
+def test_series_windows():
+    past, future = datasets.series_windows(np.arange(10), window=4, horizon=2)
+    assert past.tolist()[0] == [0, 1, 2, 3] and future.tolist()[-1] == [8, 9] and len(past) == 5
+    past, future = datasets.series_windows(np.arange(10), 4, 2, first=7)
+    assert past.tolist() == [[3, 4, 5, 6], [4, 5, 6, 7]] and future[:, 0].tolist() == [7, 8]
+    with pytest.raises(ValueError, match="series: expected at least 11 values for a window of 4"):
+        datasets.series_windows(np.arange(10), 4, 7)
+
+
+def test_bad_texts_and_series(tmp_path):
+    path = tmp_path / "own"
+    for content, load, message in (
+        (b" \n", datasets.load_text, "expected a text, got an empty file"),
+        (b"\xff\xfe", datasets.load_text, "cannot be read as a text in UTF-8"),
+        (b"a,b\n1,x\n", datasets.load_series, "expected a CSV file with a heading and numbers"),
+        (b"", datasets.load_series, "expected a CSV file with a heading and numbers"),
+        (b"a,b\n1,\n", datasets.load_series, "expected numbers in the last column, found none"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"own: {message}"):
+            load(path)
+    with pytest.raises(ValueError, match="nowhere: cannot be read"):
+        datasets.load_text(tmp_path / "nowhere")
