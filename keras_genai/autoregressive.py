@@ -1,0 +1,465 @@
+"""Sampling, beam search and likelihood for every autoregressive model (article 3, section 5).
+
+All of them are one idea, an exact factorisation without latent variables:
+
+    p(x) = p(x_1) p(x_2 | x_1) … p(x_n | x_1 … x_(n-1))
+
+A model takes part by two attributes, `vocab_size` and `context_length` (the most tokens that it can
+take, None for any number), and two methods:
+
+    initial_state(batch_size, max_length, conditioning=None) → state
+        What is remembered before the first token: a structure of tensors whose first axis is the
+        batch. It has room for max_length tokens.
+    step(tokens, state, position, length=None) → (logits, state)
+        Read tokens (batch, n), which stand at position, position + 1, … Of their logits (batch, n,
+        vocab_size), logits[:, i] are those of the token after tokens[:, i]. If length is given, the
+        block is padded: only its first length tokens count.
+
+A prompt is read in one block, what follows token by token, in a loop that is compiled once. Another
+prompt length, number of steps or seed does not compile it again: shapes are rounded up to powers of
+two. All random numbers are drawn before the loop, one for each token.
+
+Corrected from the article: it trains autoregressive models and diffusion alike by maximising "the
+posterior of data and latent variables". These have no latent variable, and `log_prob` is what is
+maximised: the likelihood itself.
+"""
+
+import typing
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_genai.inputs import check_size
+
+
+class Sampler(typing.NamedTuple):
+    """How the next token is chosen: temperature, then top-k, then top-p, then one draw.
+
+    Attributes:
+        temperature: above 0; the logits are divided by it. Below 1 favours what is likely.
+        top_k: draw from the k likeliest tokens only (Fan et al. 2018); 1 is greedy.
+        top_p: draw from the likeliest tokens only, as few as have at least this probability
+            together (Holtzman et al. 2020).
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+
+GREEDY = Sampler(top_k=1)
+
+
+def sample(logits, uniform, sampler=Sampler()):
+    """Draw one token for each row: a uniform number through the inverse of the cumulative sum.
+
+    Args:
+        logits: (batch, vocab_size).
+        uniform: (batch,) in [0, 1).
+
+    Returns:
+        Tokens (batch,), int32.
+    """
+    if sampler.top_k == 1:
+        return ops.cast(ops.argmax(logits, axis=-1), "int32")
+    logits = ops.cast(logits, "float32") / sampler.temperature
+    if sampler.top_k is not None:
+        logits = keep_top_k(logits, sampler.top_k)
+    if sampler.top_p is not None:
+        logits = keep_top_p(logits, sampler.top_p)
+    probabilities = ops.softmax(logits, axis=-1)
+    cumulative = ops.cumsum(probabilities, axis=-1)
+    # A token of probability 0 is never drawn, however the sum was rounded on the way.
+    cumulative = ops.where(probabilities > 0, cumulative, 0.0)
+    total = ops.max(cumulative, axis=-1, keepdims=True)
+    reached = cumulative > uniform[:, None] * total
+    # No token reaches a product that was rounded up to the total: the last one is meant.
+    last = ops.argmax(cumulative, axis=-1)
+    return ops.cast(
+        ops.where(ops.any(reached, axis=-1), ops.argmax(reached, axis=-1), last), "int32"
+    )
+
+
+def keep_top_k(logits, k: int):
+    """Return logits (batch, vocab_size), all but the k largest of each row at minus infinity."""
+    kth = ops.top_k(logits, min(k, logits.shape[-1]))[0][:, -1:]
+    return ops.where(logits >= kth, logits, -np.inf)
+
+
+def keep_top_p(logits, p):
+    """Return logits (batch, vocab_size), all but the likeliest of each row at minus infinity.
+
+    Kept are as few as have a probability of at least p together, and always one.
+    """
+    descending = -ops.sort(-logits, axis=-1)
+    probabilities = ops.softmax(descending, axis=-1)
+    before = ops.cumsum(probabilities, axis=-1) - probabilities
+    smallest = ops.min(ops.where(before < p, descending, np.inf), axis=-1, keepdims=True)
+    return ops.where(logits >= smallest, logits, -np.inf)
+
+
+def generate(
+    model, prompt, num_steps, sampler=Sampler(), seed=None, conditioning=None, end_token=None
+):
+    """Continue sequences token by token.
+
+    Args:
+        model: with `initial_state` and `step`, as above.
+        prompt: token ids: an array (batch, n), or a list of sequences of any lengths from 1.
+        num_steps: how many tokens to add to each.
+        sampler: how each is chosen; `GREEDY` always takes the likeliest.
+        seed: the same seed draws the same tokens; None draws others each time.
+        conditioning: what the model is conditioned on, handed to `initial_state`.
+        end_token: a sequence ends with it.
+
+    Returns:
+        For an array, an int32 array (batch, n + num_steps), filled with end_token after the first
+        one. For a list, a list of int32 arrays (n_i + num_steps,) or shorter, the end token last.
+
+    Raises:
+        ValueError: for an empty prompt, for ids outside the vocabulary, for more tokens than the
+            model can take, and for a setting of the sampler that is out of range.
+    """
+    run = _Run(model, prompt, num_steps, sampler, seed, conditioning, end_token)
+    run.advance(run.stop)
+    tokens = run.tokens.numpy()
+    if not isinstance(prompt, (list, tuple)):
+        if end_token is not None:
+            start = run.lengths[0]
+            ended = np.cumsum(tokens[:, start:] == end_token, axis=1) > 0
+            tokens[:, start:][ended] = end_token
+        return tokens[:, : run.stop + 1]
+    sequences = []
+    for row, length in zip(tokens, run.lengths):
+        row = row[: length + num_steps]
+        ends = length + np.flatnonzero(row[length:] == (-1 if end_token is None else end_token))
+        sequences.append(row[: ends[0] + 1] if len(ends) else row)
+    return sequences
+
+
+def stream(
+    model, prompt, num_steps, sampler=Sampler(), seed=None, conditioning=None, end_token=None
+):
+    """Yield the tokens (batch,) that `generate` adds, each as soon as it is drawn.
+
+    Arguments and errors are those of `generate`; the prompts must have one length. Ends when every
+    sequence has ended.
+    """
+    run = _Run(model, prompt, num_steps, sampler, seed, conditioning, end_token)
+    if len(set(run.lengths)) > 1:
+        raise ValueError(f"prompt: expected sequences of one length, got {list(run.lengths)}.")
+    for position in range(run.start, run.stop):
+        run.advance(position + 1)
+        yield run.tokens[:, position + 1].numpy()
+        if run.finished.numpy().all():
+            return
+
+
+class _Run:
+    """Sequences that are being continued: how far they are, and what the model remembers."""
+
+    def __init__(self, model, prompt, num_steps, sampler, seed, conditioning, end_token):
+        check_size("num_steps", num_steps)
+        prompts = check_tokens("prompt", prompt, model.vocab_size, minimum=1)
+        self.lengths = np.array([len(row) for row in prompts], "int32")
+        # Row by row, num_steps after its prompt; the loop ends with the longest one.
+        self.start, self.stop = int(self.lengths.min()) - 1, int(self.lengths.max()) + num_steps - 1
+        _check_length(model, self.stop + 1)
+        self.sampler = _check_sampler(sampler)
+        self.end_token = tf.constant(-1 if end_token is None else end_token)
+
+        capacity = _round_up(self.stop + 1, 64)
+        tokens = np.zeros((len(prompts), capacity), "int32")
+        for row, sequence in zip(tokens, prompts):
+            row[: len(sequence)] = sequence
+        uniform = np.zeros((capacity, len(prompts)), "float32")
+        drawn = np.random.default_rng(seed).random(
+            (self.stop - self.start, len(prompts)), "float32"
+        )
+        uniform[: len(drawn)] = drawn
+        self.tokens, self.uniform = tf.constant(tokens), tf.constant(uniform)
+        self.finished = tf.zeros(len(prompts), bool)
+
+        self.compiled = _compile(model)
+        self.position = tf.constant(self.start)
+        block = self.tokens[:, : min(_round_up(self.start, 16), capacity) if self.start else 0]
+        conditioning = _tensors(conditioning)
+        self.state = self.compiled.prime(block, self.position, capacity, conditioning)
+
+    def advance(self, stop: int) -> None:
+        """Draw the tokens up to and with position `stop`."""
+        self.position, self.tokens, self.finished, self.state = self.compiled.extend(
+            (self.position, self.tokens, self.finished, self.state),
+            tf.constant(stop),
+            tf.constant(self.start),
+            tf.constant(self.lengths),
+            self.uniform,
+            self.sampler,
+            self.end_token,
+        )
+
+
+class _Compiled:
+    """The compiled functions of one model, and the variables that they were made for."""
+
+    def __init__(self, model):
+        self.variables = [id(variable) for variable in model.variables]
+
+        @tf.function(jit_compile=True)
+        def prime(tokens, length, max_length, conditioning):
+            state = model.initial_state(tokens.shape[0], max_length, conditioning)
+            if tokens.shape[1] > 0:
+                _, state = model.step(tokens, state, tf.constant(0), length)
+            return state
+
+        @tf.function(jit_compile=True)
+        def extend(loop, stop, start, lengths, uniform, sampler, end_token):
+            def goes_on(position, tokens, finished, state):
+                return (position < stop) & ~ops.all(finished)
+
+            def advance(position, tokens, finished, state):
+                token = ops.slice(tokens, [0, position], [tokens.shape[0], 1])
+                logits, state = model.step(token, state, position)
+                drawn = sample(logits[:, 0], ops.take(uniform, position - start, axis=0), sampler)
+                drawn = ops.where(finished, end_token, drawn)
+                given = ops.slice(tokens, [0, position + 1], [tokens.shape[0], 1])[:, 0]
+                in_prompt = position + 1 < lengths
+                token = ops.where(in_prompt, given, drawn)
+                tokens = ops.slice_update(tokens, [0, position + 1], token[:, None])
+                finished = finished | (~in_prompt & (token == end_token))
+                return position + 1, tokens, finished, state
+
+            return tf.while_loop(goes_on, advance, loop)
+
+        @tf.function(jit_compile=True)
+        def score(tokens, targets, state, position, length):
+            logits, state = model.step(tokens, state, position, length)
+            log_probs = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+            return ops.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0], state
+
+        @tf.function(jit_compile=True)
+        def search(loop, stop, start, end_token, length_penalty):
+            def goes_on(position, tokens, scores, finished, added, state):
+                return (position < stop) & ~ops.all(finished)
+
+            def advance(position, tokens, scores, finished, added, state):
+                batch, beams = scores.shape
+                token = ops.slice(tokens, [0, position], [batch * beams, 1])
+                logits, state = model.step(token, state, position)
+                log_probs = ops.log_softmax(ops.cast(logits[:, 0], "float32"), axis=-1)
+                vocab_size = log_probs.shape[-1]
+                log_probs = ops.reshape(log_probs, (batch, beams, vocab_size))
+                # A finished sequence goes on in one way only, which costs nothing.
+                stays = ops.where(ops.arange(vocab_size) == end_token, 0.0, -np.inf)
+                log_probs = ops.where(finished[..., None], stays, log_probs)
+                added = added + ops.cast(~finished, "int32")
+                candidates = scores[..., None] + log_probs
+                ranks = candidates / _length_penalty(added, length_penalty)[..., None]
+                _, best = ops.top_k(ops.reshape(ranks, (batch, beams * vocab_size)), beams)
+
+                parents, token = best // vocab_size, best % vocab_size
+                candidates = ops.reshape(candidates, (batch, beams * vocab_size))
+                scores = ops.take_along_axis(candidates, best, axis=1)
+                finished = ops.take_along_axis(finished, parents, axis=1) | (token == end_token)
+                added = ops.take_along_axis(added, parents, axis=1)
+                rows = ops.reshape(parents + beams * ops.arange(batch)[:, None], (-1,))
+                tokens, state = keras.tree.map_structure(
+                    lambda tensor: ops.take(tensor, rows, axis=0), (tokens, state)
+                )
+                token = ops.reshape(token, (-1, 1))
+                tokens = ops.slice_update(tokens, [0, position + 1], token)
+                return position + 1, tokens, scores, finished, added, state
+
+            return tf.while_loop(goes_on, advance, loop)
+
+        self.prime, self.extend, self.score, self.search = prime, extend, score, search
+
+
+def _compile(model) -> _Compiled:
+    """Return the compiled functions of the model, made anew if its variables are others now."""
+    compiled = getattr(model, "_autoregressive", None)
+    if compiled is None or compiled.variables != [id(variable) for variable in model.variables]:
+        compiled = model._autoregressive = _Compiled(model)
+    return compiled
+
+
+def beam_search(
+    model,
+    prompt,
+    num_steps,
+    beam_width=4,
+    length_penalty=0.0,
+    conditioning=None,
+    end_token=None,
+):
+    """Search for the likeliest continuations, the best `beam_width` prefixes at a time.
+
+    Args:
+        model, prompt, num_steps, conditioning, end_token: as `generate` takes them; all prompts
+            have one length.
+        beam_width: how many sequences are kept, and returned, for each prompt.
+        length_penalty: alpha of Wu et al. 2016, equation 14: sequences are ranked by
+            log p / ((5 + length) / 6)^alpha. 0 ranks by log p, which favours short ones.
+
+    Returns:
+        (tokens, scores): int32 (batch, beam_width, n + num_steps), the best first, filled with
+        end_token after the first one; and what they are ranked by (batch, beam_width), in nats,
+        minus infinity if there are fewer sequences than beam_width.
+
+    Raises:
+        ValueError: as `generate`, and for prompts of different lengths.
+    """
+    check_size("num_steps", num_steps)
+    check_size("beam_width", beam_width)
+    prompts = check_tokens("prompt", prompt, model.vocab_size, minimum=1)
+    lengths = {len(row) for row in prompts}
+    if len(lengths) > 1:
+        raise ValueError(f"prompt: expected sequences of one length, got {sorted(lengths)}.")
+    batch, length = len(prompts), lengths.pop()
+    _check_length(model, length + num_steps)
+
+    capacity = _round_up(length + num_steps, 64)
+    tokens = np.zeros((batch * beam_width, capacity), "int32")
+    tokens[:, :length] = np.repeat(np.stack(prompts), beam_width, axis=0)
+    tokens = tf.constant(tokens)
+    conditioning = _tensors(conditioning, beam_width)
+    compiled, start = _compile(model), length - 1
+    block = tokens[:, : min(_round_up(start, 16), capacity) if start else 0]
+    state = compiled.prime(block, tf.constant(start), capacity, conditioning)
+    # The beams begin alike: all but one of them are ruled out, so that they part at the first step.
+    scores = np.full((batch, beam_width), -np.inf, "float32")
+    scores[:, 0] = 0.0
+    _, tokens, scores, _, added, _ = compiled.search(
+        (
+            tf.constant(start),
+            tokens,
+            tf.constant(scores),
+            tf.zeros((batch, beam_width), bool),
+            tf.zeros((batch, beam_width), tf.int32),
+            state,
+        ),
+        tf.constant(start + num_steps),
+        tf.constant(start),
+        tf.constant(-1 if end_token is None else end_token),
+        tf.constant(length_penalty, tf.float32),
+    )
+    tokens = tokens.numpy().reshape(batch, beam_width, capacity)[..., : length + num_steps]
+    if end_token is not None:
+        new = tokens[..., length:]
+        new[np.cumsum(new == end_token, axis=-1) > 0] = end_token
+    return tokens, (scores / _length_penalty(added, length_penalty)).numpy()
+
+
+def _length_penalty(length, alpha):
+    return ((5.0 + ops.cast(length, "float32")) / 6.0) ** alpha
+
+
+def log_prob(model, tokens, conditioning=None):
+    """Return the log-likelihood of whole sequences, each token given all before it.
+
+    Args:
+        model: with `initial_state` and `step`, as above.
+        tokens: token ids: an array (batch, n), or a list of sequences of any lengths from 2.
+        conditioning: what the model is conditioned on, handed to `initial_state`.
+
+    Returns:
+        (sequences, tokens), in nats: log p(x_2 … x_n | x_1) of each sequence (batch,), and the part
+        of each token from the second on: (batch, n - 1) for an array, for a list a list of arrays.
+
+    Raises:
+        ValueError: for sequences of fewer than 2 tokens, for ids outside the vocabulary, and for
+            more tokens than the model can take.
+    """
+    sequences = check_tokens("tokens", tokens, model.vocab_size, minimum=2)
+    longest = max(len(row) for row in sequences)
+    _check_length(model, longest)
+    block = min(_round_up(longest - 1, 16), 512)
+    capacity = max(_round_up(longest - 1, 64), block)
+    padded = np.zeros((len(sequences), capacity + 1), "int32")
+    for row, sequence in zip(padded, sequences):
+        row[: len(sequence)] = sequence
+
+    compiled, nats = _compile(model), []
+    conditioning = _tensors(conditioning)
+    empty = tf.zeros((len(sequences), 0), tf.int32)
+    state = compiled.prime(empty, tf.constant(0), capacity, conditioning)
+    for position in range(0, longest - 1, block):
+        inputs, targets = (padded[:, i : i + block] for i in (position, position + 1))
+        scores, state = compiled.score(
+            tf.constant(inputs),
+            tf.constant(targets),
+            state,
+            tf.constant(position),
+            tf.constant(block),
+        )
+        nats.append(scores.numpy())
+    nats = [row[: len(sequence) - 1] for row, sequence in zip(np.hstack(nats), sequences)]
+    sums = np.array([row.sum(dtype="float64") for row in nats])
+    return sums, nats if isinstance(tokens, (list, tuple)) else np.stack(nats)
+
+
+def _tensors(conditioning, repeats=1):
+    """Return the conditioning as tensors, each row of them as often as it is needed."""
+    if conditioning is None:
+        return None
+    return keras.tree.map_structure(lambda x: tf.repeat(x, repeats, axis=0), conditioning)
+
+
+def _round_up(length: int, smallest: int) -> int:
+    """Return the power of two from `smallest` on that is at least `length`."""
+    return max(smallest, 1 << (length - 1).bit_length())
+
+
+def check_tokens(name: str, tokens, vocab_size: int, minimum: int) -> list[np.ndarray]:
+    """Return a list of int32 arrays; raise ValueError unless they are tokens of the vocabulary."""
+    if not isinstance(tokens, (list, tuple)) and np.ndim(tokens) != 2:
+        raise ValueError(
+            f"{name}: expected an array (batch, n) or a list of sequences, "
+            f"got shape {np.shape(tokens)}."
+        )
+    sequences = [np.asarray(row) for row in tokens]
+    if not sequences:
+        raise ValueError(f"{name}: expected at least one sequence, got none.")
+    for row in sequences:
+        if row.ndim != 1 or len(row) < minimum:
+            raise ValueError(
+                f"{name}: expected sequences of at least {minimum} token ids, "
+                f"got shape {row.shape}."
+            )
+        if not np.issubdtype(row.dtype, np.integer):
+            raise ValueError(f"{name}: expected whole numbers, got an array of {row.dtype}.")
+        if row.min() < 0 or row.max() >= vocab_size:
+            raise ValueError(
+                f"{name}: expected token ids from 0 to {vocab_size - 1}, "
+                f"got values from {row.min()} to {row.max()}."
+            )
+    return [row.astype("int32") for row in sequences]
+
+
+def _check_length(model, length: int) -> None:
+    if model.context_length is not None and length > model.context_length:
+        raise ValueError(
+            f"num_steps: expected at most {model.context_length} tokens with the prompt, as many "
+            f"as the model can take, got {length}."
+        )
+
+
+def _check_sampler(sampler: Sampler) -> Sampler:
+    """Return the sampler with tensors for numbers, so that other ones compile nothing anew."""
+    temperature, top_k, top_p = sampler
+    if not temperature > 0:
+        raise ValueError(
+            f"temperature: expected a number above 0, got {temperature!r}; GREEDY always takes "
+            "the likeliest token."
+        )
+    if top_k is not None:
+        check_size("top_k", top_k)
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p: expected a number above 0 and up to 1, got {top_p!r}.")
+    return Sampler(
+        tf.constant(temperature, tf.float32),
+        top_k,
+        None if top_p is None else tf.constant(top_p, tf.float32),
+    )
