@@ -1,0 +1,310 @@
+"""Text to token ids and back, and the language model that speaks text.
+
+A tokenizer has `vocab_size`, `encode(text)` → int32 ids (n,), `decode(ids)` → text, and is saved
+inside the model that it belongs to, so that a loaded model takes and gives text.
+"""
+
+import keras
+import numpy as np
+
+from keras_genai import autoregressive
+from keras_genai.autoregressive import Sampler
+from keras_genai.inputs import check_choice, is_array
+
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+
+
+@keras.saving.register_keras_serializable(package="keras_genai")
+class CharacterTokenizer:
+    """One token for each character, through `keras.layers.StringLookup`.
+
+    Args:
+        characters: the vocabulary, a string or list of different characters.
+        unknown: "raise" for a ValueError at a character outside it, or "map" to take all of them
+            for one token, id 0, which is decoded as U+FFFD.
+    """
+
+    def __init__(self, characters, unknown="raise"):
+        check_choice("unknown", unknown, ("raise", "map"))
+        characters = list(characters)
+        if not characters or any(len(c) != 1 for c in characters):
+            raise ValueError(f"characters: expected single characters, got {characters!r:.60}.")
+        if len(set(characters)) < len(characters):
+            raise ValueError("characters: expected different ones, got some more than once.")
+        self.characters, self.unknown = characters, unknown
+        self._lookup = keras.layers.StringLookup(
+            vocabulary=[_name(character) for character in characters],
+            mask_token=None,
+            num_oov_indices=int(unknown == "map"),
+        )
+
+    @classmethod
+    def from_text(cls, text: str, unknown="raise"):
+        """Return the tokenizer of all characters of a text, in the order of their code points."""
+        return cls(sorted(set(text)), unknown)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._lookup.vocabulary_size()
+
+    def encode(self, text: str) -> np.ndarray:
+        """Return the ids (n,) of a text of n characters.
+
+        Raises:
+            ValueError: for an empty text, and for a character outside the vocabulary if unknown
+                ones raise.
+        """
+        if not isinstance(text, str) or not text:
+            raise ValueError(
+                f"text: expected a string of at least one character, got {text!r:.60}."
+            )
+        if self.unknown == "raise" and (unknown := set(text) - set(self.characters)):
+            position = min(text.index(character) for character in unknown)
+            raise ValueError(
+                f"text: expected characters of the vocabulary, got {text[position]!r} at position "
+                f"{position}."
+            )
+        return np.asarray(self._lookup([_name(character) for character in text]), "int32")
+
+    def decode(self, ids) -> str:
+        """Return the text of ids (n,)."""
+        characters = self.characters if self.unknown == "raise" else [UNKNOWN, *self.characters]
+        return "".join(characters[i] for i in ids)
+
+    def get_config(self):
+        return {"characters": "".join(self.characters), "unknown": self.unknown}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def _name(character: str) -> str:
+    """Return the character, or a name for the one that NumPy strips from the end of a string."""
+    return "NUL" if character == "\0" else character
+
+
+@keras.saving.register_keras_serializable(package="keras_genai")
+class GPT2Tokenizer:
+    """Byte-level byte-pair encoding as in GPT-2, through the `tokenizers` library (extra `gpt2`).
+
+    Any text can be encoded: what is no token by itself is spelled in bytes. (Radford et al. 2019,
+    section 2.2)
+
+    Args:
+        definition: JSON, as `tokenizers` writes it; see `from_files`, `train`.
+    """
+
+    END = "<|endoftext|>"
+
+    def __init__(self, definition: str):
+        self.definition = definition
+        self._tokenizer = _tokenizers().Tokenizer.from_str(definition)
+
+    @classmethod
+    def gpt2(cls):
+        """Return GPT-2's own tokenizer, of 50,257 tokens, which ships with the package."""
+        from keras_genai import datasets
+
+        names = "gpt2/encoder.json", "gpt2/vocab.bpe"
+        return cls.from_files(*(datasets.shipped(name) for name in names))
+
+    @classmethod
+    def from_files(cls, vocabulary, merges):
+        """Read a tokenizer as GPT-2's was published.
+
+        Args:
+            vocabulary: path of the JSON file, token to id ("vocab.json", "encoder.json").
+            merges: path of the list of merges ("merges.txt", "vocab.bpe").
+        """
+        bpe = _tokenizers().models.BPE.from_file(str(vocabulary), str(merges))
+        return cls._byte_level(bpe)
+
+    @classmethod
+    def train(cls, text: str, vocab_size: int):
+        """Learn the merges from a text. The last of its vocab_size tokens ends a text.
+
+        Raises:
+            ValueError: for an empty text, or a vocabulary without room for the 256 bytes.
+        """
+        if not isinstance(text, str) or not text:
+            raise ValueError(
+                f"text: expected a string of at least one character, got {text!r:.60}."
+            )
+        if vocab_size < 257:
+            raise ValueError(f"vocab_size: expected 256 bytes and an end, 257, got {vocab_size}.")
+        tokenizers = _tokenizers()
+        learned = cls._byte_level(tokenizers.models.BPE())._tokenizer
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=vocab_size - 1,
+            initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        learned.train_from_iterator([text], trainer)
+        learned.add_special_tokens([cls.END])
+        return cls(learned.to_str())
+
+    @classmethod
+    def _byte_level(cls, bpe):
+        tokenizers = _tokenizers()
+        tokenizer = tokenizers.Tokenizer(bpe)
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = tokenizers.decoders.ByteLevel()
+        if tokenizer.get_vocab_size():
+            tokenizer.add_special_tokens([cls.END])
+        return cls(tokenizer.to_str())
+
+    @property
+    def vocab_size(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    @property
+    def end_token(self) -> int:
+        """The id that ends a text, <|endoftext|>."""
+        return self._tokenizer.token_to_id(self.END)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Return the ids (n,) of a text.
+
+        Raises:
+            ValueError: for an empty text.
+        """
+        if not isinstance(text, str) or not text:
+            raise ValueError(
+                f"text: expected a string of at least one character, got {text!r:.60}."
+            )
+        return np.asarray(self._tokenizer.encode(text).ids, "int32")
+
+    def decode(self, ids) -> str:
+        """Return the text of ids (n,)."""
+        return self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
+
+    def get_config(self):
+        return {"definition": self.definition}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def _tokenizers():
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise ImportError(
+            'GPT2Tokenizer needs an extra: pip install "keras_genai[gpt2]".'
+        ) from error
+    return tokenizers
+
+
+class LanguageModel(keras.Model):
+    """A model from token ids (batch, n) to logits (batch, n, vocab_size) that writes.
+
+    Its families have `initial_state` and `step` (see `autoregressive`). With a tokenizer,
+    `generate`, `stream`, `beam_search` and `log_prob` take text and return text.
+
+    Attributes:
+        vocab_size: number of tokens.
+        context_length: the most tokens that it can take, None for any number.
+        tokenizer: of its text, or None.
+    """
+
+    vocab_size: int
+    context_length: int | None = None
+    tokenizer = None
+
+    def generate(self, prompt, num_steps=200, sampler=Sampler(), seed=None, end=None):
+        """Continue text or token ids.
+
+        Args:
+            prompt: a text or a list of texts; or token ids, an array (batch, n) or a list of
+                sequences of any lengths.
+            num_steps: how many tokens to add.
+            sampler: `autoregressive.Sampler(temperature, top_k, top_p)` or `autoregressive.GREEDY`.
+            seed: the same seed gives the same tokens; training is not touched.
+            end: a text of one token, or a token id, that ends a sequence.
+
+        Returns:
+            Prompt and continuation, in the form of the prompt; see `autoregressive.generate`. The
+            end stays, to be seen.
+
+        Raises:
+            ValueError: for an empty prompt, for what is not in the vocabulary, for more tokens than
+                the model can take, and for text if the model has no tokenizer.
+        """
+        tokens, decode = self._encode("prompt", prompt)
+        end = self._end_token(end)
+        return decode(
+            autoregressive.generate(self, tokens, num_steps, sampler, seed, end_token=end)
+        )
+
+    def stream(self, prompt: str, num_steps=200, sampler=Sampler(), seed=None, end=None):
+        """Yield what `generate` adds to a text, piece by piece, as it is written.
+
+        A character that takes several tokens comes when it is whole.
+        """
+        if not isinstance(prompt, str):
+            raise ValueError(f"prompt: expected a text, got {type(prompt).__name__}.")
+        tokens, _ = self._encode("prompt", prompt)
+        end, pending = self._end_token(end), []
+        for token in autoregressive.stream(self, tokens, num_steps, sampler, seed, end_token=end):
+            pending.append(int(token[0]))
+            piece = self.tokenizer.decode(pending)
+            if not piece.endswith(UNKNOWN):  # which stands for a character that has only begun
+                pending = []
+                yield piece
+        if pending:
+            yield self.tokenizer.decode(pending)
+
+    def beam_search(self, prompt, num_steps=200, beam_width=4, length_penalty=0.0, end=None):
+        """Return the likeliest continuations that a beam search finds, the best first.
+
+        Arguments as `generate` and `autoregressive.beam_search` take them.
+
+        Returns:
+            (texts, scores) for a text, lists of beam_width; for token ids as
+            `autoregressive.beam_search`.
+        """
+        tokens, decode = self._encode("prompt", prompt)
+        end = self._end_token(end)
+        found, scores = autoregressive.beam_search(
+            self, tokens, num_steps, beam_width, length_penalty, end_token=end
+        )
+        if not isinstance(prompt, str):
+            return found, scores
+        return [decode([row]) for row in found[0]], scores[0].tolist()
+
+    def log_prob(self, tokens):
+        """Return the log-likelihood in nats of text or token ids, in all and by token.
+
+        See `autoregressive.log_prob`. For one text, (float, array (n - 1,)).
+        """
+        ids, _ = self._encode("tokens", tokens)
+        sums, nats = autoregressive.log_prob(self, ids)
+        return (float(sums[0]), nats[0]) if isinstance(tokens, str) else (sums, nats)
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        if is_array(x):
+            for name, tokens in (("x", x), ("y", y)):
+                autoregressive.check_tokens(name, tokens, self.vocab_size, minimum=1)
+        return super().fit(x, y, *args, **kwargs)
+
+    def _encode(self, name, prompt):
+        """Return token ids for what a method was given, and what turns ids back into the like."""
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        if not (isinstance(texts, (list, tuple)) and texts and isinstance(texts[0], str)):
+            return prompt, lambda tokens: tokens
+        if self.tokenizer is None:
+            raise ValueError(f"{name}: expected token ids, since the model has no tokenizer.")
+        tokens = [self.tokenizer.encode(text) for text in texts]
+        if isinstance(prompt, str):
+            return tokens, lambda rows: self.tokenizer.decode(rows[0])
+        return tokens, lambda rows: [self.tokenizer.decode(row) for row in rows]
+
+    def _end_token(self, end):
+        if not isinstance(end, str):
+            return end
+        ids = self._encode("end", end)[0][0]
+        if len(ids) != 1:
+            raise ValueError(f"end: expected a text of one token, got {end!r}, of {len(ids)}.")
+        return int(ids[0])
