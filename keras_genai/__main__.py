@@ -63,17 +63,26 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=_seed, metavar="N", help="of weights, order and noise [0]")
     command.add_argument("--output", type=pathlib.Path, metavar="DIR", help="[runs/NAME]")
     command.add_argument(
-        "--data", metavar="FOLDER-OF-IMAGES", help="your own images (a folder a class for labels)"
+        "--data",
+        metavar="FOLDER-OR-FILE",
+        help="your own images (a folder a class for labels), text file, or CSV file with a heading",
     )
     command.add_argument("--resume", action="store_true", help="go on after the last whole epoch")
     command.set_defaults(command=train)
 
-    command = commands.add_parser("generate", help="draw images to a PNG file")
+    command = commands.add_parser("generate", help="draw images to a PNG file, or write text")
     command.add_argument("source", metavar="NAME-OR-FILE.keras", help="shipped weights, or a file")
-    command.add_argument("--count", type=_count, default=64, metavar="N", help="images [64]")
-    command.add_argument("--label", type=_seed, metavar="K", help="class of all; else all in turn")
+    command.add_argument("--count", type=_count, metavar="N", help="images [64], or texts [1]")
     command.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the noise [0]")
-    command.add_argument("--output", type=pathlib.Path, metavar="FILE.png", help="[NAME.png]")
+    command.add_argument(
+        "--output", type=pathlib.Path, metavar="FILE", help="[NAME.png; a text is printed]"
+    )
+    command.add_argument("--label", type=_seed, metavar="K", help="images: class of all, else all")
+    command.add_argument("--prompt", metavar="TEXT", help="text: what it begins with [a new line]")
+    command.add_argument("--length", type=_count, metavar="N", help="text: tokens to add [400]")
+    command.add_argument("--temperature", type=float, metavar="T", help="text: see Sampler [0.8]")
+    command.add_argument("--top-k", type=_count, metavar="K", help="text: see Sampler [all]")
+    command.add_argument("--top-p", type=float, metavar="P", help="text: see Sampler [1]")
     command.set_defaults(command=generate)
     return parser
 
@@ -108,6 +117,8 @@ def list_recipes(options) -> int:
 def train(options) -> int:
     """Train a recipe into its output folder, and print its figure beside the expected one."""
     recipe = _recipe(options.name)
+    if f"{recipe.name}-{options.data}" in RECIPES:  # --data tang
+        recipe, options.data = RECIPES[f"{recipe.name}-{options.data}"], None
     folder = options.output or pathlib.Path("runs") / recipe.name
     run = _settings(recipe, folder, options)
     data = _load_data(recipe, run)
@@ -124,7 +135,7 @@ def train(options) -> int:
         first_epoch = int(model.optimizer.iterations) // math.ceil(data.count / run["batch_size"])
         run["epochs"] = max(run["epochs"], first_epoch)
     else:
-        model = recipe.create(run["seed"], **data.facts)
+        model = recipe.create(run["seed"], recipe.count_steps(run), **data.facts)
         first_epoch = 0
     _start_files(folder, run, first_epoch)
     print(
@@ -164,14 +175,9 @@ def train(options) -> int:
 
 
 def generate(options) -> int:
-    """Draw images from shipped weights or from a file of one's own, into a PNG file."""
-    output = options.output or pathlib.Path(f"{pathlib.Path(options.source).stem}.png")
-    if output.suffix != ".png":
-        raise UsageError(f"--output: expected a name that ends in .png, got {str(output)!r}")
-
+    """Draw from shipped weights or a file of one's own: images to a file, text to the screen."""
     from keras_genai import load_model, pretrained
-    from keras_genai.plotting import plot_images
-    from keras_genai.tasks import labels_in_turn
+    from keras_genai.text import LanguageModel
 
     if options.source.endswith(".keras"):
         model = _checked(load_model, options.source)
@@ -179,11 +185,68 @@ def generate(options) -> int:
         model = _checked(pretrained.load, _recipe(options.source).name)
     if not hasattr(model, "generate"):
         raise UsageError(f"{options.source}: a {model.name}, which generates nothing")
-    labels = labels_in_turn(model, options.count) if options.label is None else options.label
-    images = _checked(model.generate, options.count, labels, options.seed)
+    if isinstance(model, LanguageModel):
+        return _generate_text(model, options)
+    return _generate_images(model, options)
+
+
+TEXT_ONLY = ("prompt", "length", "temperature", "top_k", "top_p")
+
+
+def _generate_images(model, options) -> int:
+    from keras_genai.plotting import plot_images
+    from keras_genai.tasks import labels_in_turn
+
+    _refuse(options, TEXT_ONLY, "for a model that writes text")
+    output = options.output or pathlib.Path(f"{pathlib.Path(options.source).stem}.png")
+    if output.suffix != ".png":
+        raise UsageError(f"--output: expected a name that ends in .png, got {str(output)!r}")
+    count = options.count or 64
+    labels = labels_in_turn(model, count) if options.label is None else options.label
+    images = _checked(model.generate, count, labels, options.seed)
     _checked(_checked(plot_images, images).savefig, output)
     print(output)
     return 0
+
+
+def _generate_text(model, options) -> int:
+    """Write texts piece by piece, to the screen or to a file."""
+    from keras_genai.autoregressive import Sampler
+
+    _refuse(options, ("label",), "for a model that is told a class")
+    temperature = 0.8 if options.temperature is None else options.temperature
+    sampler = Sampler(temperature, options.top_k, options.top_p)
+    prompt = "\n" if options.prompt is None else options.prompt
+    length = options.length or 400
+    streams = [
+        model.stream(prompt, length, sampler, options.seed + i) for i in range(options.count or 1)
+    ]
+    first = _checked(
+        next, streams[0]
+    )  # what is wrong with the input shows before a file is touched
+
+    def pieces():
+        for i, stream in enumerate(streams):
+            yield "-" * 40 + "\n" if i > 0 else ""
+            yield prompt.lstrip("\n")
+            yield first if i == 0 else ""
+            yield from stream
+            yield "\n"
+
+    if options.output is not None:
+        _checked(options.output.write_text, "".join(pieces()), "utf-8")
+        print(options.output)
+        return 0
+    for piece in pieces():
+        print(piece, end="", flush=True)
+    return 0
+
+
+def _refuse(options, names, reason: str) -> None:
+    """Raise UsageError if an option was given that is for another kind of model."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')}: {reason}")
 
 
 def _checked(function, *arguments):

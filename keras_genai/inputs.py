@@ -172,6 +172,11 @@ class SavedSeed:
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
+class Dropout(SavedSeed, layers.Dropout):
+    """Keras's, for a rate above 0; what it drops goes on where a saved model had stopped."""
+
+
+@keras.saving.register_keras_serializable(package="keras_genai")
 class ImageModel(keras.Model):
     """A `keras.Model` that looks at its images and labels before it trains or evaluates on them.
 

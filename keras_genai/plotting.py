@@ -151,3 +151,52 @@ def _as_grey_or_colour(images) -> np.ndarray:
             f"(n, height, width, channels), got {images.shape}."
         )
     return images
+
+
+def plot_forecasts(series, first: int, forecasts: dict) -> Figure:
+    """Draw the end of a series and what was forecast of it.
+
+    Args:
+        series: values (n,).
+        first: index of the first value that was forecast.
+        forecasts: name to forecasts (n - first,).
+
+    Raises:
+        ValueError: if a forecast has another length.
+    """
+    series = np.asarray(series)
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    axes = figure.subplots()
+    time = np.arange(len(series))
+    start = max(0, first - (len(series) - first) // 2)
+    axes.plot(time[start:], series[start:], color="black", linewidth=1, label="measured")
+    for name, values in forecasts.items():
+        if len(values) != len(series) - first:
+            raise ValueError(f"{name}: expected {len(series) - first} values, got {len(values)}.")
+        axes.plot(time[first:], values, linewidth=1, label=name)
+    axes.axvline(first, color="gray", linestyle=":")
+    axes.legend()
+    return figure
+
+
+def plot_gates(text, gates: dict, units: int = 24) -> Figure:
+    """Draw what gates do while a text is read: a column a character, a row a unit.
+
+    Drawn are the units that change most. Bright is open; the cell state is blue or red.
+
+    Args:
+        text: of n characters.
+        gates: from `rnn.lstm_gates`: name to values (n, units).
+        units: how many of them to draw.
+    """
+    figure = Figure(figsize=(0.16 * len(text) + 1, 1.8 * len(gates)), layout="constrained")
+    for axes, (name, values) in zip(
+        figure.subplots(len(gates), 1, squeeze=False).flat, gates.items()
+    ):
+        most = np.sort(np.argsort(values.std(axis=0))[-units:])
+        limits = (-1, 1, "RdBu") if values.min() < 0 else (0, 1, "viridis")
+        low, high, colours = limits
+        axes.imshow(values[:, most].T, vmin=low, vmax=high, cmap=colours, aspect="auto")
+        axes.set(ylabel=name, yticks=[], xticks=range(len(text)), xticklabels=list(text))
+        axes.tick_params(length=0)
+    return figure

@@ -36,7 +36,8 @@ def load(name: str):
         FileNotFoundError: if their file is missing.
     """
     path = datasets.check_file(_weights(_folder(), name), record(name)["sha256"])
-    return _read(RECIPES[name], path, record(name)["facts"])
+    settings = record(name)
+    return _read(RECIPES[name], path, settings)
 
 
 def ship(run, folder) -> None:
@@ -64,15 +65,15 @@ def ship(run, folder) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = _weights(folder, recipe.name)
     halved.save_weights(path)
-    settings |= recipe.task.measure(_read(recipe, path, facts), recipe.task.load())
+    settings |= recipe.task.measure(_read(recipe, path, settings), recipe.task.load())
     settings["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (folder / f"{recipe.name}.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _read(recipe, path: pathlib.Path, facts: dict):
-    model = recipe.build(0, **facts)
+def _read(recipe, path: pathlib.Path, settings: dict):
+    model = recipe.build(0, **settings["facts"])
     model.load_weights(path)  # before compiling: the file has no optimizer
-    recipe.compile(model)
+    recipe.compile(model, recipe.count_steps(settings))
     return model
 
 

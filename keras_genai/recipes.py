@@ -5,6 +5,7 @@ the model. Where an article leaves a setting open, `choices` says what we took, 
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from keras_genai import tasks
@@ -23,7 +24,7 @@ class Recipe:
         model: the networks in a line.
         task: its data, and what is measured and drawn of it.
         build: (seed, **facts) → the model; the facts are those that the task finds in its data.
-        compile: sets the model's optimizer, in place.
+        compile: (model, steps) sets the model's optimizer, in place, for so many steps.
         epochs, batch_size: its settings.
         figure: what is measured, with its unit.
         expected: the figure after all epochs on the recipe's own data, as measured with seed 0.
@@ -34,7 +35,7 @@ class Recipe:
     name: str
     article: str
     model: str
-    task: tasks.Images
+    task: tasks.Images | tasks.Text | tasks.Series
     build: Callable
     compile: Callable
     epochs: int
@@ -44,14 +45,18 @@ class Recipe:
     tolerance: float
     choices: str = ""
 
-    def create(self, seed: int = 0, **facts):
-        """Return the model, compiled as the recipe trains it, from `seed` on."""
+    def create(self, seed: int = 0, steps: int = 1, **facts):
+        """Return the model, compiled as the recipe trains it in so many steps, from `seed` on."""
         import keras
 
         keras.utils.set_random_seed(seed)
         model = self.build(seed, **facts)
-        self.compile(model)
+        self.compile(model, steps)
         return model
+
+    def count_steps(self, run: dict) -> int:
+        """Return the number of training steps of a run, by its count, batch_size and epochs."""
+        return run["epochs"] * math.ceil(run["count"] / run["batch_size"])
 
 
 def _article1_vae(seed, num_classes=None):
@@ -81,7 +86,7 @@ def _conditional_vae(seed, num_classes=10):
     return VAE(encoder, build_decoder(num_classes=num_classes), beta=5.0, seed=seed)
 
 
-def _compile_vae(model):
+def _compile_vae(model, steps):
     import keras
 
     # XLA, which Keras leaves off on a CPU, is faster for dense networks there.
@@ -116,11 +121,11 @@ def _article4_gan(seed, num_classes=None):
     return GAN(build_generator(), build_discriminator(), seed=seed)
 
 
-def _compile_small_gan(model):
+def _compile_small_gan(model, steps):
     model.compile("adam", "adam", steps_per_execution=STEPS_PER_EXECUTION)
 
 
-def _compile_gan(model):
+def _compile_gan(model, steps):
     model.compile(steps_per_execution=STEPS_PER_EXECUTION)
 
 
@@ -130,11 +135,49 @@ def _article4_cnn(seed, num_classes=10):
     return build_cnn(num_classes=num_classes)
 
 
-def _compile_cnn(model):
+def _compile_cnn(model, steps):
     import keras
 
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
+
+
+def _language_model(cell, embed_dim, units, dropout):
+    def build(seed, characters):
+        from keras_genai.rnn import build_language_model
+        from keras_genai.text import CharacterTokenizer
+
+        tokenizer = CharacterTokenizer(characters)
+        return build_language_model(
+            tokenizer.vocab_size, cell, embed_dim, units, dropout=dropout, tokenizer=tokenizer
+        )
+
+    return build
+
+
+def _compile_language_model(learning_rate):
+    def compile(model, steps):
+        import keras
+
+        decay = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+        # Clipped, or a gradient that explodes through time undoes what was learned (section 1).
+        optimizer = keras.optimizers.Adam(decay, global_clipnorm=1.0)
+        model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    return compile
+
+
+def _forecaster(seed, window=260, horizon=52):
+    from keras_genai.rnn import build_forecaster
+
+    return build_forecaster(window, horizon)
+
+
+def _compile_forecaster(model, steps):
+    import keras
+
+    decay = keras.optimizers.schedules.CosineDecay(3e-3, steps)
+    model.compile(keras.optimizers.Adam(decay, global_clipnorm=1.0), loss="mae")
 
 
 _RECIPES = (
@@ -253,6 +296,65 @@ _RECIPES = (
         choices="Not in the article: its VAE, with the digit as a second input of both networks. "
         "With beta 1, z still knows the digit, and a quarter of the samples are another one than "
         "asked for.",
+    ),
+    Recipe(
+        name="article3-rnn",
+        article="article 3, section 1",
+        model="simple RNN, 256-1113",
+        task=tasks.Text("books"),
+        build=_language_model("simple_rnn", 256, 1113, 0.3),
+        compile=_compile_language_model(5e-4),
+        epochs=12,
+        batch_size=32,
+        figure="held-out nats per character",
+        expected=1.5,
+        tolerance=0.02,
+        choices="The article names no data or size. Its network has as many parameters as "
+        "article3-lstm's.",
+    ),
+    Recipe(
+        name="article3-lstm",
+        article="article 3, section 2",
+        model="LSTM, 256-512",
+        task=tasks.Text("books"),
+        build=_language_model("lstm", 256, 512, 0.3),
+        compile=_compile_language_model(2e-3),
+        epochs=12,
+        batch_size=32,
+        figure="held-out nats per character",
+        expected=1.477,
+        tolerance=0.02,
+        choices="The article names no data or size: three books, cut into windows of 128.",
+    ),
+    Recipe(
+        name="article3-lstm-tang",
+        article="article 3, section 2",
+        model="LSTM, 128-384",
+        task=tasks.Text("tang"),
+        build=_language_model("lstm", 128, 384, 0.5),
+        compile=_compile_language_model(2e-3),
+        epochs=12,
+        batch_size=32,
+        figure="held-out nats per character",
+        expected=5.0,
+        tolerance=0.05,
+        choices="The article names no data or size. It is smaller than article3-lstm, since 4,508 "
+        "characters take most of its parameters.",
+    ),
+    Recipe(
+        name="article3-forecast",
+        article="article 3, section 1",
+        model="LSTM, 260 weeks to 64 to 52 weeks",
+        task=tasks.Series(window=260, horizon=52),
+        build=_forecaster,
+        compile=_compile_forecaster,
+        epochs=15,
+        batch_size=32,
+        figure="held-out absolute error 1 week ahead, ppm",
+        expected=0.323,
+        tolerance=0.02,
+        choices="The article names no data or size. Five years are seen, the next one is forecast, "
+        "week by week.",
     ),
 )
 

@@ -1,7 +1,8 @@
-"""What a recipe does with its data: a class for each kind, a method for each thing that `train` does.
+"""What a recipe does with its data: a class for each kind of it, a method for each need of `train`.
 
-    load(source)                        data to train on and held out; source: the user's own, or None
-    batches(data, batch_size, seed, epoch)    what `fit` trains on
+    load(source)                        data to train on and held out, the user's own if given
+    batches(data, batch_size, seed, epoch)
+                                        what `fit` trains on
     validation(data)                    what `fit` measures after each epoch, as its arguments
     callbacks(folder, model)            what is drawn after each epoch
     measure(model, data)                the recipe's figure, as "measured", and its parts
@@ -184,3 +185,144 @@ def labels_in_turn(model, count: int):
     if model.num_classes is None:
         return None
     return [i % model.num_classes for i in range(count)]
+
+
+class Text:
+    """A text, character by character: measured are nats per character of the last tenth.
+
+    Args:
+        data: "books" or "tang".
+        window: characters that are trained on at once.
+    """
+
+    unit = "windows"
+    needs_judge = False
+
+    def __init__(self, data="books", window=128):
+        self.source, self.window = data, window
+        self.data = {"books": "three English books", "tang": "Tang quatrains"}[data]
+
+    def load(self, source=None) -> Data:
+        from keras_genai import datasets
+        from keras_genai.text import CharacterTokenizer
+
+        if source is not None:
+            parts = [split(datasets.load_text(source))]
+        elif self.source == "books":
+            parts = [split(book) for book in datasets.load_books()]
+        else:
+            parts = [["\n".join(poems) for poems in split(datasets.load_quatrains())]]
+        train = "".join(train for train, _ in parts)
+        tokenizer = CharacterTokenizer.from_text(train + "".join(text for _, text in parts))
+        # The first character that is held out is predicted too, from the one before it.
+        before = "\n" if self.source == "tang" and source is None else ""
+        held_out = [tokenizer.encode((before or start[-1]) + text) for start, text in parts]
+        train = tokenizer.encode(train)
+        count = datasets.count_windows(len(train), self.window)
+        facts = {"characters": "".join(tokenizer.characters)}
+        return Data(train, held_out, count, facts, own=source is not None)
+
+    def batches(self, data, batch_size, seed, epoch):
+        from keras_genai import datasets
+
+        return datasets.window_batches(data.train, self.window, batch_size, seed, epoch)
+
+    def validation(self, data) -> dict:
+        """Windows of the held-out text, each without what stands before it."""
+        tokens = np.concatenate(data.held_out)
+        tokens = tokens[: (len(tokens) - 1) // self.window * self.window + 1]
+        windows = [tokens[:-1].reshape(-1, self.window), tokens[1:].reshape(-1, self.window)]
+        return {"validation_data": windows, "validation_batch_size": 64}
+
+    def callbacks(self, folder, model) -> list:
+        return []
+
+    def measure(self, model, data) -> dict:
+        nats, _ = model.log_prob(data.held_out)
+        characters = sum(len(text) - 1 for text in data.held_out)
+        return {"measured": -float(nats.sum()) / characters, "characters": characters}
+
+    def draw(self, model, data, folder):
+        from keras_genai.autoregressive import Sampler
+
+        text = model.generate(self.prompt(data), 600, Sampler(temperature=0.8), seed=0)
+        (folder / "sample.txt").write_text(text, encoding="utf-8")
+
+    def prompt(self, data) -> str:
+        """Return what a sample begins with."""
+        return "\n"
+
+
+class Series:
+    """A series of numbers: measured is the mean absolute error of the last tenth, one step ahead.
+
+    Args:
+        window: values that a forecast is made from.
+        horizon: values ahead; the last of them is measured too.
+    """
+
+    data = "weekly CO2"
+    unit = "windows"
+    needs_judge = False
+
+    def __init__(self, window=260, horizon=52):
+        self.window, self.horizon = window, horizon
+
+    def load(self, source=None) -> Data:
+        from keras_genai import datasets
+
+        series = datasets.load_co2() if source is None else datasets.load_series(source)
+        known, _ = split(series)
+        train = datasets.series_windows(known, self.window, self.horizon)
+        if len(series) < len(known) + self.horizon:
+            raise ValueError(f"{source}: expected {self.horizon} values in the last tenth.")
+        facts = {"window": self.window, "horizon": self.horizon}
+        return Data(train, (series, len(known)), len(train[0]), facts, own=source is not None)
+
+    def batches(self, data, batch_size, seed, epoch):
+        from keras_genai import datasets
+
+        return datasets.batches(data.train, batch_size, seed, epoch)
+
+    def validation(self, data) -> dict:
+        from keras_genai import datasets
+
+        series, first = data.held_out
+        windows = datasets.series_windows(series, self.window, self.horizon, first)
+        return {"validation_data": windows, "validation_batch_size": 500}
+
+    def callbacks(self, folder, model) -> list:
+        return []
+
+    def forecasts(self, model, data, ahead: int) -> np.ndarray:
+        """Return what is forecast of each held-out value, from all that is known `ahead` before."""
+        from keras_genai import datasets
+
+        series, first = data.held_out
+        past, _ = datasets.series_windows(
+            series[: 1 - ahead or None], self.window, 1, first + 1 - ahead
+        )
+        return model.predict(past, batch_size=500, verbose=0)[:, ahead - 1]
+
+    def measure(self, model, data) -> dict:
+        series, first = data.held_out
+        errors = {
+            ahead: float(np.abs(self.forecasts(model, data, ahead) - series[first:]).mean())
+            for ahead in (1, self.horizon)
+        }
+        return {"measured": errors[1], f"{self.horizon} ahead": errors[self.horizon]}
+
+    def draw(self, model, data, folder):
+        from keras_genai.plotting import plot_forecasts
+
+        series, first = data.held_out
+        forecasts = {
+            f"{ahead} ahead": self.forecasts(model, data, ahead) for ahead in (1, self.horizon)
+        }
+        plot_forecasts(series, first, forecasts).savefig(folder / "forecast.png")
+
+
+def split(values):
+    """Return the first nine tenths of a text, list or array, and the rest."""
+    cut = int(0.9 * len(values))
+    return values[:cut], values[cut:]

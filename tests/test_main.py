@@ -33,11 +33,22 @@ def images(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def own(images, tmp_path_factory):
+    """A user's own data for each kind of task: a folder, a text, a CSV file."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "text.txt").write_text(datasets.load_books()[0][:6000], encoding="utf-8")
+    values = "\n".join(f"{t},{t + t % 52}" for t in range(600))
+    (folder / "series.csv").write_text(f"week,value\n{values}\n")
+    files = {tasks.Text: folder / "text.txt", tasks.Series: folder / "series.csv"}
+    return lambda name: files.get(type(RECIPES[name].task), images)
+
+
 @pytest.fixture
 def without_xla(monkeypatch):
     """Let article4-vae start at once, where it is not about training."""
     recipe = RECIPES["article4-vae"]
-    quick = dataclasses.replace(recipe, compile=lambda model: model.compile("adam"))
+    quick = dataclasses.replace(recipe, compile=lambda model, steps: model.compile("adam"))
     monkeypatch.setitem(RECIPES, recipe.name, quick)
 
 
@@ -75,19 +86,22 @@ def test_list_shows_each_recipe_with_its_article_and_figure(capsys):
     assert [line.split()[0] for line in lines] == list(RECIPES)
     for line, recipe in zip(lines, RECIPES.values()):
         figure = f"{recipe.figure}: {recipe.expected:g}"
-        assert all(part in line for part in (recipe.article, recipe.model, "MNIST", figure))
+        parts = (recipe.article, recipe.model, recipe.task.data, figure)
+        assert all(part in line for part in parts)
 
 
 # train.
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_trains_on_a_folder_of_images(images, tmp_path, capsys, name):
-    assert train(name, "--epochs", 1, "--output", tmp_path, "--data", images) == 0
+def test_every_recipe_trains_on_data_of_ones_own(own, tmp_path, capsys, name):
+    assert train(name, "--epochs", 1, "--output", tmp_path, "--data", own(name)) == 0
     pictures = {
         tasks.Reconstruction: ["samples", "samples.png", "reconstructions.png"],
         tasks.Adversarial: ["samples", "samples.png"],
         tasks.Classification: ["predictions.png"],
+        tasks.Text: ["sample.txt"],
+        tasks.Series: ["forecast.png"],
     }
     task = RECIPES[name].task
     expected = ["history.csv", "history.png", "model.keras", "run.json", *pictures[type(task)]]
@@ -105,10 +119,10 @@ def test_every_recipe_trains_on_a_folder_of_images(images, tmp_path, capsys, nam
         assert f"measured {run['measured']:.6g} after 1 epochs, expected" in out
 
 
-@pytest.mark.parametrize("name", ["article4-vae", "article4-gan", "article4-cnn"])
-def test_resumed_training_ends_where_uninterrupted_training_does(images, tmp_path, name):
+@pytest.mark.parametrize("name", ["article4-vae", "article4-gan", "article4-cnn", "article3-lstm"])
+def test_resumed_training_ends_where_uninterrupted_training_does(own, tmp_path, name):
     # The order of the batches, the noise, both optimizers and the count of epochs all go on.
-    common = (name, "--data", images, "--batch-size", 32, "--seed", 3)
+    common = (name, "--data", own(name), "--batch-size", 32, "--seed", 3)
     assert train(*common, "--epochs", 3, "--output", tmp_path / "whole") == 0
     assert train(*common, "--epochs", 1, "--output", tmp_path / "parts") == 0
     assert train(name, "--resume", "--epochs", 3, "--output", tmp_path / "parts") == 0
@@ -280,6 +294,34 @@ def test_generate_names_its_picture_after_the_recipe(tmp_path, monkeypatch, caps
     assert [path.name for path in tmp_path.iterdir()] == ["article4-vae.png"]
 
 
+def test_generate_writes_text(own, tmp_path, capsys):
+    run = tmp_path / "run"
+    data = ("--data", own("article3-lstm"), "--output", run)
+    assert train("article3-lstm", "--epochs", 1, *data) == 0
+    arguments = ["generate", str(run / "model.keras"), "--length", "30", "--seed", "3"]
+    capsys.readouterr()
+    assert main([*arguments, "--prompt", "Alice"]) == 0
+    written = capsys.readouterr().out
+    assert written.startswith("Alice") and len(written) == 5 + 30 + 1
+    assert main([*arguments, "--prompt", "Alice", "--output", str(tmp_path / "a.txt")]) == 0
+    assert (tmp_path / "a.txt").read_text() == written
+    capsys.readouterr()
+    assert main([*arguments, "--prompt", "Alice", "--count", "2"]) == 0
+    both = capsys.readouterr().out
+    assert both.startswith(written) and both.count("Alice") == 2
+    assert main([*arguments, "--top-k", "1", "--temperature", "0.5", "--top-p", "0.9"]) == 0
+    for wrong, message in (
+        (["--prompt", "Alice \u56db"], "got '\u56db' at position 6"),
+        (["--prompt", ""], "text: expected a string of at least one character"),
+        (["--temperature", "0"], "temperature: expected a number above 0, got 0"),
+        (["--top-p", "2"], "top_p: expected a number above 0 and up to 1"),
+        (["--label", "3"], "--label: for a model that is told a class"),
+    ):
+        assert main([*arguments, *wrong, "--output", str(tmp_path / "a.txt")]) == 2
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "a.txt").read_text() == written  # nothing was lost
+
+
 # Bad input: exit code 2, and one line.
 
 
@@ -293,12 +335,19 @@ def test_generate_names_its_picture_after_the_recipe(tmp_path, monkeypatch, caps
         (["train", "article4-vae", "--seed", "-1"], "--seed: expected a whole number from 0"),
         (["train", "article4-vae", "--output", "{file}/run"], "cannot be written"),
         (["train", "article4-vae", "--data", "{folder}/nowhere"], "expected a folder of images"),
-        (["train", "article4-cnn", "--data", "{folder}/flat"], "a folder for each class, since labels are needed"),
+        (
+            ["train", "article4-cnn", "--data", "{folder}/flat"],
+            "a folder for each class, since labels are needed",
+        ),
         (["generate", "{folder}/missing.keras"], "missing.keras: no such file"),
         (["generate", "{folder}/damaged.keras"], "damaged.keras: expected a whole .keras file"),
         (["generate", "article4-vae", "--label", "3"], "labels: expected None, since the"),
         (["generate", "article4-vae", "--output", "{folder}/a.gif"], "a name that ends in .png"),
         (["generate", "article4-vae", "--output", "{file}/a.png"], "{file}/a.png"),
+        (["generate", "article4-vae", "--prompt", "a"], "--prompt: for a model that writes text"),
+        (["train", "article3-lstm", "--data", "{file}"], "expected a text, got an empty file"),
+        (["train", "article3-lstm", "--data", "{folder}/damaged.keras"], "at least 256 tokens"),
+        (["train", "article3-forecast", "--data", "{file}"], "expected a CSV file with a heading"),
         (["generate", "article4-cnn"], "a cnn, which generates nothing"),
         (["paint"], "invalid choice: 'paint'"),
         ([], "the following arguments are required"),

@@ -1,0 +1,103 @@
+"""What article 3 says of memory: a simple RNN loses what lies far back, an LSTM keeps it.
+
+    python tests/benchmarks/memory.py [--steps 600] [--output memory.png]
+
+Recall: the first of a sequence's tokens is one of 8 symbols, then come as many other tokens as the
+gap is long, then a question: which symbol was it? Both networks have as many parameters and train
+alike, first on the shortest gap, then on the next one; the gradient is clipped.
+
+Gradient: how much the loss at the end depends on each token before, by its distance, in new
+networks, and in an RNN whose recurrent weights are twice as large.
+"""
+
+import argparse
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from matplotlib.figure import Figure
+
+from keras_genai.rnn import build_language_model, gradient_norms
+
+SYMBOLS, OTHERS, QUESTION = 8, 8, 16
+UNITS = {"simple_rnn": 136, "lstm": 64}  # 21,000 parameters each
+GAPS = (5, 10, 20, 50, 100, 200)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=600, help="of training for each gap [600]")
+    parser.add_argument("--output", default="memory.png", help="figure to write [memory.png]")
+    options = parser.parse_args()
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for cell in UNITS:
+        model = build(cell)
+        print(f"{cell}: {model.count_params():,} parameters")
+        recalled = [recall(model, gap, options.steps) for gap in GAPS]
+        left.plot(GAPS, recalled, "o-", label=cell)
+    left.axhline(100 / SYMBOLS, color="gray", linestyle=":", label="guessing")
+    left.set(xscale="log", xticks=GAPS, xticklabels=GAPS, xlabel="gap", ylabel="recalled, %")
+    left.minorticks_off()
+    left.legend()
+    for name, norms in gradients().items():
+        right.plot(np.arange(len(norms)), norms[::-1], label=name)
+        print(
+            f"gradient, {name}: {norms[-1]:.2g} at distance 0, {norms[0]:.2g} at {len(norms) - 1}"
+        )
+    right.set(yscale="log", xlabel="distance from the end", ylabel="norm of the gradient")
+    right.legend()
+    figure.savefig(options.output, dpi=100)
+
+
+def build(cell):
+    keras.utils.set_random_seed(0)
+    model = build_language_model(QUESTION + 1, cell, embed_dim=16, units=UNITS[cell])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(2e-3, global_clipnorm=1.0), loss)
+    return model
+
+
+def draw(gap, count, seed):
+    """Return sequences (count, gap + 2) and the symbols (count,) that they begin with."""
+    rng = np.random.default_rng(seed)
+    symbols = rng.integers(SYMBOLS, size=count)
+    others = rng.integers(SYMBOLS, SYMBOLS + OTHERS, size=(count, gap))
+    return np.column_stack([symbols, others, np.full(count, QUESTION)]), symbols
+
+
+def recall(model, gap, steps) -> float:
+    """Train on a gap, and return how many of 1,000 symbols are recalled after it, in percent."""
+    x, symbols = draw(gap, 64 * steps, seed=gap)
+    y = np.zeros_like(x)
+    y[:, -1] = symbols
+    only_the_last = np.zeros(x.shape, "float32")
+    only_the_last[:, -1] = 1
+    model.fit(x, y, batch_size=64, sample_weight=only_the_last, verbose=0)
+    x, symbols = draw(gap, 1000, seed=1)
+    found = model.predict(x, batch_size=500, verbose=0)[:, -1, :SYMBOLS].argmax(-1)
+    recalled = 100 * float(np.mean(found == symbols))
+    print(f"  gap {gap}: {recalled:.1f}% recalled", flush=True)
+    return recalled
+
+
+def gradients() -> dict:
+    """Return the gradient's norm at each place of sequences of 200 tokens."""
+    tokens, target = draw(198, 16, seed=0)
+    norms = {}
+    for name, cell, factor in (
+        ("simple RNN", "simple_rnn", 1),
+        ("LSTM", "lstm", 1),
+        ("simple RNN, weights doubled", "simple_rnn", 2),
+    ):
+        model = build(cell)
+        kernel, recurrent, bias = model.recurrent[0].get_weights()
+        model.recurrent[0].set_weights([kernel, factor * recurrent, bias])
+        norms[name] = gradient_norms(model, tokens, target)
+    return norms
+
+
+if __name__ == "__main__":
+    main()
