@@ -180,23 +180,30 @@ def plot_forecasts(series, first: int, forecasts: dict) -> Figure:
 
 
 def plot_gates(text, gates: dict, units: int = 24) -> Figure:
-    """Draw what gates do while a text is read: a column a character, a row a unit.
+    """Draw what an LSTM's gates do while it reads a text: a column a character, a row a unit.
 
-    Drawn are the units that change most. Bright is open; the cell state is blue or red.
+    From top to bottom, memory changes faster; it is the same units in each part. Bright gates are
+    open. Of the cell state, its tanh is drawn, as the output gate shows it: red below 0, blue
+    above.
 
     Args:
         text: of n characters.
-        gates: from `rnn.lstm_gates`: name to values (n, units).
-        units: how many of them to draw.
+        gates: from `rnn.lstm_gates`: "input", "forget", "output" and "cell", each (n, units).
+        units: how many of them to draw, evenly from the slowest to the fastest.
+
+    Raises:
+        ValueError: if the gates are those of another text.
     """
-    figure = Figure(figsize=(0.16 * len(text) + 1, 1.8 * len(gates)), layout="constrained")
-    for axes, (name, values) in zip(
-        figure.subplots(len(gates), 1, squeeze=False).flat, gates.items()
-    ):
-        most = np.sort(np.argsort(values.std(axis=0))[-units:])
-        limits = (-1, 1, "RdBu") if values.min() < 0 else (0, 1, "viridis")
-        low, high, colours = limits
-        axes.imshow(values[:, most].T, vmin=low, vmax=high, cmap=colours, aspect="auto")
+    if len(gates["cell"]) != len(text):
+        raise ValueError(f"text: expected {len(gates['cell'])} characters, got {len(text)}.")
+    shown = {**gates, "cell": np.tanh(gates["cell"])}
+    changes = np.abs(np.diff(shown["cell"], axis=0)).mean(axis=0)
+    places = np.linspace(0, len(changes) - 1, units).round().astype(int)
+    drawn = np.argsort(changes)[places]
+    figure = Figure(figsize=(0.16 * len(text) + 1, 1.8 * len(shown)), layout="constrained")
+    for axes, (name, values) in zip(figure.subplots(len(shown), 1), shown.items()):
+        low, colours = (-1, "RdBu") if name == "cell" else (0, "viridis")
+        axes.imshow(values[:, drawn].T, vmin=low, vmax=1, cmap=colours, aspect="auto")
         axes.set(ylabel=name, yticks=[], xticks=range(len(text)), xticklabels=list(text))
         axes.tick_params(length=0)
     return figure

@@ -5,7 +5,14 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from keras_genai.plotting import plot_history, plot_images, plot_interpolation, plot_latent_space
+from keras_genai.plotting import (
+    plot_forecasts,
+    plot_gates,
+    plot_history,
+    plot_images,
+    plot_interpolation,
+    plot_latent_space,
+)
 from keras_genai.vae import VAE, build_decoder, build_encoder
 
 
@@ -95,3 +102,30 @@ def test_plots_are_shown_by_nobody_but_the_caller(vae):
     plot_images(np.zeros((2, 4, 4)))
     plot_latent_space(vae, size=2)
     assert pyplot.get_fignums() == []
+
+
+def test_forecasts_are_drawn_where_they_belong():
+    series = np.arange(100.0)
+    figure = plot_forecasts(series, 80, {"1 ahead": series[80:] + 1})
+    measured, forecast, _ = figure.axes[0].lines
+    assert measured.get_xdata().tolist() == list(range(70, 100))
+    assert forecast.get_xdata().tolist() == list(range(80, 100))
+    assert forecast.get_ydata().tolist() == list(range(81, 101))
+    with pytest.raises(ValueError, match="1 ahead: expected 20 values, got 3"):
+        plot_forecasts(series, 80, {"1 ahead": series[:3]})
+
+
+def test_gates_are_drawn_a_column_a_character():
+    rng = np.random.default_rng(0)
+    gates = {name: rng.uniform(size=(4, 9)) for name in ("input", "forget", "output")}
+    gates["cell"] = np.zeros((4, 9))
+    gates["cell"][:, 1] = [1, 1, 2, 2]
+    gates["cell"][:, [2, 5]] = [[-1, 3], [1, -3], [-1, 3], [1, -3]]
+    figure = plot_gates("abca", gates, units=2)  # the slowest, 0, and the fastest, 5
+    assert [axes.get_ylabel() for axes in figure.axes] == ["input", "forget", "output", "cell"]
+    for axes, name in zip(figure.axes, gates):
+        values = np.tanh(gates[name]) if name == "cell" else gates[name]
+        np.testing.assert_allclose(axes.images[0].get_array(), values[:, [0, 5]].T)
+        assert [label.get_text() for label in axes.get_xticklabels()] == list("abca")
+    with pytest.raises(ValueError, match="text: expected 4 characters, got 3"):
+        plot_gates("abc", gates)
