@@ -240,7 +240,7 @@ class _Compiled:
             return ops.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0], state
 
         @tf.function(jit_compile=True)
-        def search(loop, stop, start, end_token, length_penalty):
+        def search(loop, stop, end_token, length_penalty):
             def goes_on(position, tokens, scores, finished, added, state):
                 return (position < stop) & ~ops.all(finished)
 
@@ -341,7 +341,6 @@ def beam_search(
             state,
         ),
         tf.constant(start + num_steps),
-        tf.constant(start),
         tf.constant(-1 if end_token is None else end_token),
         tf.constant(length_penalty, tf.float32),
     )

@@ -13,7 +13,16 @@ from keras_genai import datasets, pretrained
 from keras_genai.__main__ import main
 from keras_genai.recipes import RECIPES
 
-SHIPPED = ["article4-cnn", "article4-gan", "article4-vae", "conditional-vae"]
+SHIPPED = [
+    "article3-forecast",
+    "article3-lstm",
+    "article3-lstm-tang",
+    "article3-rnn",
+    "article4-cnn",
+    "article4-gan",
+    "article4-vae",
+    "conditional-vae",
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +42,8 @@ def test_shipped_weights_give_their_figure_again(name):
     noise = 0.1 if name == "article4-vae" else 0.005
     assert measured == pytest.approx(record["measured"], abs=noise)
     assert record["measured"] == pytest.approx(recipe.expected, abs=recipe.tolerance)
-    assert record["command"] == f"python -m keras_genai train {name}"
+    command = name.replace("-tang", " --data tang")
+    assert record["command"] == f"python -m keras_genai train {command}"
     assert (record["epochs"], record["seed"]) == (recipe.epochs, 0)
     assert record["minutes"] > 0 and set(record["versions"]) == {
         "python",
@@ -112,7 +122,20 @@ def test_ship_writes_the_trained_weights_and_what_they_measure(tmp_path, monkeyp
     assert record["measured"] == pytest.approx(record["reconstruction"] + record["kl"])
 
 
-def test_generate_takes_shipped_weights(tmp_path):
+def test_generate_takes_shipped_weights(tmp_path, capsys):
     for name in ("article4-gan", "conditional-vae"):
         assert main(["generate", name, "--output", str(tmp_path / f"{name}.png")]) == 0
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
+    capsys.readouterr()
+    for name, prompt in (("article3-lstm", "Once upon a time"), ("article3-lstm-tang", "\u6625")):
+        assert main(["generate", name, "--prompt", prompt, "--length", "50"]) == 0
+        written = capsys.readouterr().out
+        assert written.startswith(prompt) and len(written) == len(prompt) + 51
+
+
+def test_shipped_language_models_beat_the_n_grams_that_the_readme_names():
+    measured = {name: pretrained.record(name)["measured"] for name in SHIPPED}
+    assert measured["article3-lstm"] <= 1.50
+    assert measured["article3-lstm-tang"] < 5.708
+    forecast = pretrained.record("article3-forecast")
+    assert forecast["measured"] < 0.410 and forecast["52 ahead"] < 0.728
