@@ -105,7 +105,7 @@ def test_optimizers_of_each_recipe(name):
 
 def test_recurrent_recipes_clip_and_slow_down():
     for name, rate in (
-        ("article3-rnn", 5e-4),
+        ("article3-rnn", 1e-3),
         ("article3-lstm", 2e-3),
         ("article3-forecast", 3e-3),
     ):

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 
-import keras_genai
 from keras_genai.autoregressive import GREEDY
 from keras_genai.rnn import (
     CELLS,
@@ -152,23 +151,6 @@ def test_clipping_bounds_a_step():
         moved[norm] = np.sqrt(np.sum(steps))
     # Not quite 0.01: of an embedding, TensorFlow takes the norm before rows that repeat are added.
     assert moved[None] > 0.1 and moved[0.01] == pytest.approx(0.01, rel=0.1)
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_saved_and_loaded_with_its_optimizer(tmp_path, cell):
-    tokens = np.random.default_rng(0).integers(5, size=(8, 13))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model = build_language_model(5, cell, 4, 6, num_layers=2, dropout=0.2)
-    model.compile(keras.optimizers.Adam(0.01, global_clipnorm=1.0), loss)
-    model.fit(tokens[:, :-1], tokens[:, 1:], verbose=0)
-    forecaster = build_forecaster(12, 3, cell, units=4)
-    for name, saved, x in (("m", model, tokens), ("f", forecaster, np.ones((2, 12)))):
-        saved.save(tmp_path / f"{name}.keras")
-        loaded = keras_genai.load_model(tmp_path / f"{name}.keras")
-        np.testing.assert_array_equal(loaded.predict(x, verbose=0), saved.predict(x, verbose=0))
-    loaded = keras_genai.load_model(tmp_path / "m.keras")
-    for one, other in zip(model.optimizer.variables, loaded.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from conftest import largest_difference
 import keras_genai
 from keras_genai.cnn import build_cnn
 from keras_genai.gan import GAN, build_discriminator, build_gan, build_generator
+from keras_genai.rnn import CELLS, build_forecaster, build_language_model
 from keras_genai.vae import VAE, build_decoder, build_encoder, build_vae, reconstruction_loss
 
 # Loads every model of a folder, and notes what it returns and what another epoch makes of it.
@@ -84,6 +85,16 @@ def models(num_classes):
         cnn.compile("adam", loss, jit_compile=False)
         images = x.reshape(-1, 28, 28, 1)
         yield "cnn", cnn, [images], [images], labels
+    else:
+        tokens = rng.integers(5, size=(40, 7)).astype("int32")
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        for cell in CELLS:
+            model = build_language_model(5, cell, 4, 6, num_layers=2, dropout=0.5)
+            model.compile(keras.optimizers.Adam(1e-2, global_clipnorm=1.0), loss)
+            yield cell, model, [tokens], [tokens[:, :-1]], tokens[:, 1:]
+        forecaster = build_forecaster(12, 3, units=4)
+        forecaster.compile("adam", loss="mae")
+        yield "forecaster", forecaster, [x[:, :12]], [x[:, :12]], x[:, 12:15]
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +130,8 @@ NAMES = [
 
 
 @pytest.mark.parametrize(
-    "name", [*NAMES, *(f"{name}-conditional" for name in NAMES), "cnn-conditional"]
+    "name",
+    [*NAMES, *(f"{name}-conditional" for name in NAMES), "cnn-conditional", *CELLS, "forecaster"],
 )
 def test_loaded_model_goes_on_like_the_saved_one(folder, name):
     # Also what is drawn: the state of the noise is saved, and so are both optimizers of a GAN.

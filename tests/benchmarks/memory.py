@@ -2,9 +2,9 @@
 
     python tests/benchmarks/memory.py [--steps 600] [--output memory.png]
 
-Recall: the first of a sequence's tokens is one of 8 symbols, then come as many other tokens as the
-gap is long, then a question: which symbol was it? Both networks have as many parameters and train
-alike, first on the shortest gap, then on the next one; the gradient is clipped.
+Recall: a sequence begins with one of 8 symbols, then come as many others of them as the gap is
+long, then a question: which one was first? Both networks have as many parameters and train alike,
+first on the shortest gap, then on the next one; the gradient is clipped.
 
 Gradient: how much the loss at the end depends on each token before, by its distance: in new
 networks, in trained ones, and in a new RNN whose recurrent weights are twice as large.
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from keras_genai.rnn import build_language_model, gradient_norms
 
-SYMBOLS, OTHERS, QUESTION = 8, 8, 16
+SYMBOLS = QUESTION = 8
 UNITS = {"simple_rnn": 131, "lstm": 64}  # 22,000 parameters each
 GAPS = (5, 10, 20, 50, 100, 200)
 
@@ -68,9 +68,8 @@ def build(cell):
 def draw(gap, count, seed):
     """Return sequences (count, gap + 2) and the symbols (count,) that they begin with."""
     rng = np.random.default_rng(seed)
-    symbols = rng.integers(SYMBOLS, size=count)
-    others = rng.integers(SYMBOLS, SYMBOLS + OTHERS, size=(count, gap))
-    return np.column_stack([symbols, others, np.full(count, QUESTION)]), symbols
+    symbols = rng.integers(SYMBOLS, size=(count, 1 + gap))
+    return np.column_stack([symbols, np.full(count, QUESTION)]), symbols[:, 0]
 
 
 def recall(model, gap, steps) -> float:
