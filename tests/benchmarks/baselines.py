@@ -3,8 +3,8 @@
     python tests/benchmarks/baselines.py
 
 Texts: interpolated n-grams of characters (Witten & Bell 1991), nats per character of the last
-tenth. CO2: the last week repeated, and the same week of the year before plus the mean yearly rise of the
-ten years before the last tenth, mean absolute error in ppm.
+tenth. CO2: the last week repeated, and the same week of the year before plus the mean yearly rise
+of the ten years before the last tenth, mean absolute error in ppm.
 """
 
 import collections
@@ -31,7 +31,7 @@ def main():
 
 
 def witten_bell(train, held_out, vocab_size: int, order: int) -> float:
-    """Return nats per token of texts; p(x | context) leans on that of one token less of context.
+    """Return nats per token; p(x | context) leans on that of one token less of context.
 
     p_n(x) = (count(x) + kinds * p_(n-1)(x)) / (total + kinds): the more kinds of token have followed
     a context, the more likely another new one is. p_0 is uniform.
