@@ -266,7 +266,9 @@ def _recipe(name: str) -> Recipe:
 def _settings(recipe: Recipe, folder: pathlib.Path, options) -> dict:
     """Return the settings of this run; one that goes on keeps those that it began with."""
     given = {"batch_size": options.batch_size, "seed": options.seed}
-    given["data"] = options.data and str(pathlib.Path(options.data).resolve())
+    given["data"] = options.data
+    if options.data is not None and options.data not in recipe.task.names:
+        given["data"] = str(pathlib.Path(options.data).resolve())
     default = {"batch_size": recipe.batch_size, "seed": 0, "data": None}
     default |= {"epochs": recipe.epochs, "minutes": 0.0, "command": options.line}
     known = _read_run(folder)

@@ -168,7 +168,7 @@ class _Run:
         self.start, self.stop = int(self.lengths.min()) - 1, int(self.lengths.max()) + num_steps - 1
         _check_length(model, self.stop + 1)
         self.sampler = _check_sampler(sampler)
-        self.end_token = tf.constant(-1 if end_token is None else end_token)
+        self.end_token = _check_end(end_token, model.vocab_size)
 
         capacity = _round_up(self.stop + 1, 64)
         tokens = np.zeros((len(prompts), capacity), "int32")
@@ -184,8 +184,7 @@ class _Run:
 
         self.compiled = _compile(model)
         self.position = tf.constant(self.start)
-        block = self.tokens[:, : min(_round_up(self.start, 16), capacity) if self.start else 0]
-        conditioning = _tensors(conditioning)
+        block, conditioning = _block(self.tokens, self.start), _tensors(conditioning)
         self.state = self.compiled.prime(block, self.position, capacity, conditioning)
 
     def advance(self, stop: int) -> None:
@@ -326,8 +325,7 @@ def beam_search(
     tokens = tf.constant(tokens)
     conditioning = _tensors(conditioning, beam_width)
     compiled, start = _compile(model), length - 1
-    block = tokens[:, : min(_round_up(start, 16), capacity) if start else 0]
-    state = compiled.prime(block, tf.constant(start), capacity, conditioning)
+    state = compiled.prime(_block(tokens, start), tf.constant(start), capacity, conditioning)
     # The beams begin alike: all but one of them are ruled out, so that they part at the first step.
     scores = np.full((batch, beam_width), -np.inf, "float32")
     scores[:, 0] = 0.0
@@ -341,7 +339,7 @@ def beam_search(
             state,
         ),
         tf.constant(start + num_steps),
-        tf.constant(-1 if end_token is None else end_token),
+        _check_end(end_token, model.vocab_size),
         tf.constant(length_penalty, tf.float32),
     )
     tokens = tokens.numpy().reshape(batch, beam_width, capacity)[..., : length + num_steps]
@@ -399,6 +397,11 @@ def log_prob(model, tokens, conditioning=None):
     return sums, nats if isinstance(tokens, (list, tuple)) else np.stack(nats)
 
 
+def _block(tokens, length: int):
+    """Return the beginning of tokens (batch, capacity) that is read at once, padded."""
+    return tokens[:, : _round_up(length, 16) if length > 0 else 0]
+
+
 def _tensors(conditioning, repeats=1):
     """Return the conditioning as tensors, each row of them as often as it is needed."""
     if conditioning is None:
@@ -435,6 +438,14 @@ def check_tokens(name: str, tokens, vocab_size: int, minimum: int) -> list[np.nd
                 f"got values from {row.min()} to {row.max()}."
             )
     return [row.astype("int32") for row in sequences]
+
+
+def _check_end(end_token, vocab_size: int):
+    """Return the end token as a tensor, -1 for none."""
+    if end_token is None:
+        return tf.constant(-1)
+    check_tokens("end_token", [[end_token]], vocab_size, minimum=1)
+    return tf.constant(end_token, tf.int32)
 
 
 def _check_length(model, length: int) -> None:

@@ -27,7 +27,6 @@ class Data:
         count: number of examples in an epoch.
         facts: what a model is built from, beside its settings, as JSON can hold it.
         judge: a trained classifier, if it takes one to measure the figure.
-        own: whether it is the user's.
     """
 
     train: typing.Any
@@ -35,7 +34,6 @@ class Data:
     count: int
     facts: dict
     judge: typing.Any = None
-    own: bool = False
 
 
 class Images:
@@ -47,6 +45,7 @@ class Images:
     """
 
     data = "MNIST"
+    names = {}  # of data that ships, beside the recipe's own
     unit = "images"
     needs_judge = False  # whether it takes a classifier of digits to measure the figure
 
@@ -70,7 +69,7 @@ class Images:
             num_classes = int(max(train[1].max(), held_out[1].max())) + 1
         facts = {"num_classes": num_classes}
         judge = _digit_classifier() if self.needs_judge and source is None else None
-        return Data(train, held_out, len(train[0]), facts, judge, source is not None)
+        return Data(train, held_out, len(train[0]), facts, judge)
 
     def arrange(self, images, labels):
         """Return what `fit` takes, (x, y): pixels in [0, 1], and labels if it learns from them.
@@ -191,36 +190,38 @@ class Text:
     """A text, character by character: measured are nats per character of the last tenth.
 
     Args:
-        data: "books" or "tang".
+        name: "books" or "tang", which the user may name as well.
         window: characters that are trained on at once.
     """
 
+    names = {"books": "three English books", "tang": "Tang quatrains"}
     unit = "windows"
     needs_judge = False
 
-    def __init__(self, data="books", window=128):
-        self.source, self.window = data, window
-        self.data = {"books": "three English books", "tang": "Tang quatrains"}[data]
+    def __init__(self, name="books", window=128):
+        self.name, self.window = name, window
+        self.data = self.names[name]
 
     def load(self, source=None) -> Data:
         from keras_genai import datasets
         from keras_genai.text import CharacterTokenizer
 
-        if source is not None:
-            parts = [split(datasets.load_text(source))]
-        elif self.source == "books":
+        name = source or self.name
+        if name == "books":
             parts = [split(book) for book in datasets.load_books()]
+        elif name == "tang":
+            known, rest = split(datasets.load_quatrains())
+            parts = [("\n".join(known) + "\n", "\n".join(rest))]
         else:
-            parts = [["\n".join(poems) for poems in split(datasets.load_quatrains())]]
-        train = "".join(train for train, _ in parts)
+            parts = [split(datasets.load_text(name))]
+        train = "".join(text for text, _ in parts)
         tokenizer = CharacterTokenizer.from_text(train + "".join(text for _, text in parts))
         # The first character that is held out is predicted too, from the one before it.
-        before = "\n" if self.source == "tang" and source is None else ""
-        held_out = [tokenizer.encode((before or start[-1]) + text) for start, text in parts]
+        held_out = [tokenizer.encode(before[-1] + text) for before, text in parts]
         train = tokenizer.encode(train)
         count = datasets.count_windows(len(train), self.window)
         facts = {"characters": "".join(tokenizer.characters)}
-        return Data(train, held_out, count, facts, own=source is not None)
+        return Data(train, held_out, count, facts)
 
     def batches(self, data, batch_size, seed, epoch):
         from keras_genai import datasets
@@ -245,12 +246,8 @@ class Text:
     def draw(self, model, data, folder):
         from keras_genai.autoregressive import Sampler
 
-        text = model.generate(self.prompt(data), 600, Sampler(temperature=0.8), seed=0)
-        (folder / "sample.txt").write_text(text, encoding="utf-8")
-
-    def prompt(self, data) -> str:
-        """Return what a sample begins with."""
-        return "\n"
+        text = model.generate(data.held_out[0][:1][None], 600, Sampler(temperature=0.8), seed=0)
+        (folder / "sample.txt").write_text(model.tokenizer.decode(text[0]), encoding="utf-8")
 
 
 class Series:
@@ -262,6 +259,7 @@ class Series:
     """
 
     data = "weekly CO2"
+    names = {}
     unit = "windows"
     needs_judge = False
 
@@ -277,7 +275,7 @@ class Series:
         if len(series) < len(known) + self.horizon:
             raise ValueError(f"{source}: expected {self.horizon} values in the last tenth.")
         facts = {"window": self.window, "horizon": self.horizon}
-        return Data(train, (series, len(known)), len(train[0]), facts, own=source is not None)
+        return Data(train, (series, len(known)), len(train[0]), facts)
 
     def batches(self, data, batch_size, seed, epoch):
         from keras_genai import datasets

@@ -345,6 +345,7 @@ def test_memory_of_the_state_does_not_grow_with_the_length(cell, states):
         (dict(prompt=[[0, 4]]), "prompt: expected token ids from 0 to 3, got values from 0 to 4"),
         (dict(prompt=[[-1]]), "prompt: expected token ids from 0 to 3, got values from -1"),
         (dict(prompt=[[0.5]]), "prompt: expected whole numbers, got an array of float64"),
+        (dict(end_token=4), "end_token: expected token ids from 0 to 3, got values from 4 to 4"),
         (dict(num_steps=0), "num_steps: expected a whole number of at least 1, got 0"),
         (dict(num_steps=20), "num_steps: expected at most 16 tokens with the prompt.* got 21"),
         (dict(sampler=Sampler(0)), "temperature: expected a number above 0, got 0; GREEDY"),

@@ -136,7 +136,7 @@ def test_resumed_training_ends_where_uninterrupted_training_does(own, tmp_path, 
 
 @pytest.mark.parametrize("stop, code", [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_stopped_training_goes_on_from_the_last_whole_epoch(images, tmp_path, stop, code):
-    arguments = ["article4-vae", "--data", images, "--epochs", "500", "--output", tmp_path]
+    arguments = ["article4-cnn", "--data", images, "--epochs", "500", "--output", tmp_path]
     process = subprocess.Popen(
         [sys.executable, "-m", "keras_genai", "train", *arguments],
         stdout=subprocess.DEVNULL,
@@ -149,11 +149,11 @@ def test_stopped_training_goes_on_from_the_last_whole_epoch(images, tmp_path, st
     assert process.wait(timeout=60) == code
     done = int(keras_genai.load_model(tmp_path / "model.keras").optimizer.iterations) // 3
     assert 1 <= done < 500
-    assert train("article4-vae", "--resume", "--epochs", done + 2, "--output", tmp_path) == 0
+    assert train("article4-cnn", "--resume", "--epochs", done + 2, "--output", tmp_path) == 0
     assert [int(row["epoch"]) for row in history(tmp_path)] == list(range(done + 2))
 
     whole = tmp_path / "whole"
-    assert train("article4-vae", "--data", images, "--epochs", done + 2, "--output", whole) == 0
+    assert train("article4-cnn", "--data", images, "--epochs", done + 2, "--output", whole) == 0
     assert largest_difference(weights(whole), weights(tmp_path)) < 1e-4
 
 

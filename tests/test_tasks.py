@@ -44,6 +44,7 @@ def test_texts_are_measured_on_every_character_of_their_last_tenth(name):
     else:
         whole = ["\n".join(datasets.load_quatrains())]
         held_out = "\n".join(datasets.load_quatrains()[int(0.9 * 9347) :])
+        assert np.array_equal(task.load("tang").train, tasks.Text("books").load("tang").train)
         assert len(data.held_out[0]) == 1 + len(held_out)
     tokenizer = CharacterTokenizer(data.facts["characters"])
     assert tokenizer.vocab_size == len(set("".join(whole)))
@@ -71,7 +72,7 @@ def test_a_users_own_text_and_series(tmp_path):
     path = tmp_path / "own.txt"
     path.write_text("abcd " * 200, encoding="utf-8")
     data = tasks.Text("tang").load(path)
-    assert data.own and data.facts == {"characters": " abcd"}
+    assert data.facts == {"characters": " abcd"}
     assert len(data.train) == 900 and len(data.held_out[0]) == 101
     assert data.count == (900 - 128) // 128
     path.write_text("t,x\n" + "\n".join(f"{t},{t}" for t in range(400)))

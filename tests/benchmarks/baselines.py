@@ -31,10 +31,10 @@ def main():
 
 
 def witten_bell(train, held_out, vocab_size: int, order: int) -> float:
-    """Return nats per token; p(x | context) leans on that of one token less of context.
+    """Return nats per token; p(x | context) leans on that of a shorter context.
 
-    p_n(x) = (count(x) + kinds * p_(n-1)(x)) / (total + kinds): the more kinds of token have followed
-    a context, the more likely another new one is. p_0 is uniform.
+    p_n(x) = (count(x) + kinds * p_(n-1)(x)) / (total + kinds): the more kinds of token have
+    followed a context, the more likely another new one is. p_0 is uniform.
     """
     train = train.tolist()
     following = collections.defaultdict(collections.Counter)
