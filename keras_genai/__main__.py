@@ -132,6 +132,7 @@ def train(options) -> int:
     saved = folder / "model.keras"
     if options.resume and saved.exists():
         model = _checked(load_model, saved)
+        _set_pace(model, recipe, run, data)
         first_epoch = int(model.optimizer.iterations) // math.ceil(data.count / run["batch_size"])
         run["epochs"] = max(run["epochs"], first_epoch)
     else:
@@ -311,6 +312,16 @@ def _load_data(recipe: Recipe, run: dict):
     if run.setdefault("facts", data.facts) != data.facts:
         raise UsageError(f"{run['data']}: it began with other {', '.join(data.facts)}")
     return data
+
+
+def _set_pace(model, recipe: Recipe, run: dict, data) -> None:
+    """Let a learning rate that decays reach its end with the epochs that are asked for now."""
+    from keras.optimizers import schedules
+
+    fresh = recipe.create(run["seed"], recipe.count_steps(run), **data.facts)
+    rate = fresh.optimizer.get_config()["learning_rate"]
+    if isinstance(rate, dict):
+        model.optimizer.learning_rate = schedules.deserialize(rate)
 
 
 def _start_files(folder: pathlib.Path, run: dict, first_epoch: int) -> None:

@@ -119,13 +119,16 @@ def test_every_recipe_trains_on_data_of_ones_own(own, tmp_path, capsys, name):
         assert f"measured {run['measured']:.6g} after 1 epochs, expected" in out
 
 
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("name", ["article4-vae", "article4-gan", "article4-cnn", "article3-lstm"])
-def test_resumed_training_ends_where_uninterrupted_training_does(own, tmp_path, name):
-    # The order of the batches, the noise, both optimizers and the count of epochs all go on.
-    common = (name, "--data", own(name), "--batch-size", 32, "--seed", 3)
-    assert train(*common, "--epochs", 3, "--output", tmp_path / "whole") == 0
-    assert train(*common, "--epochs", 1, "--output", tmp_path / "parts") == 0
-    assert train(name, "--resume", "--epochs", 3, "--output", tmp_path / "parts") == 0
+def test_resumed_training_ends_where_uninterrupted_training_does(own, tmp_path, monkeypatch, name):
+    # The order of the batches, all noise, the optimizers and the count of epochs go on.
+    common = (name, "--data", own(name), "--batch-size", 32, "--seed", 3, "--epochs", 3)
+    assert train(*common, "--output", tmp_path / "whole") == 0
+    with monkeypatch.context() as patch:
+        interrupt(patch, after=1)
+        assert train(*common, "--output", tmp_path / "parts") == 130
+    assert train(name, "--resume", "--output", tmp_path / "parts") == 0
     assert largest_difference(weights(tmp_path / "whole"), weights(tmp_path / "parts")) < 1e-6
     whole, parts = history(tmp_path / "whole"), history(tmp_path / "parts")
     assert [row["epoch"] for row in parts] == ["0", "1", "2"]
@@ -193,6 +196,21 @@ def test_ctrl_c_in_the_first_epoch_can_be_resumed_too(images, tmp_path, monkeypa
     assert len(history(tmp_path)) == 1
 
 
+def test_a_rate_that_decays_ends_with_the_epochs_that_are_asked_for(own, tmp_path):
+    common = ("article3-forecast", "--output", tmp_path)
+    for arguments, epochs in (("--data", own("article3-forecast")), 1), (("--resume",), 3):
+        assert train(*common, *arguments, "--epochs", epochs) == 0
+        optimizer = keras_genai.load_model(tmp_path / "model.keras").optimizer
+        schedule = optimizer._learning_rate
+        assert schedule.decay_steps == int(optimizer.iterations) == epochs * schedule_steps(own)
+        assert float(schedule(schedule.decay_steps)) == 0 < float(schedule(0))
+
+
+def schedule_steps(own) -> int:
+    """Steps of an epoch of article3-forecast on the user's series."""
+    return -(-tasks.Series().load(own("article3-forecast")).count // 32)
+
+
 @pytest.mark.usefixtures("without_xla")
 def test_finished_training_can_be_resumed_for_more_epochs_or_none(images, tmp_path, capsys):
     assert train("article4-vae", "--data", images, "--epochs", 2, "--output", tmp_path) == 0
@@ -206,7 +224,7 @@ def test_finished_training_can_be_resumed_for_more_epochs_or_none(images, tmp_pa
 def test_nan_stops_training_and_says_where(images, tmp_path, capsys, monkeypatch):
     recipe = RECIPES["article4-vae"]
 
-    def too_fast(model):
+    def too_fast(model, steps):
         model.compile(keras.optimizers.SGD(1e30))
 
     monkeypatch.setitem(RECIPES, recipe.name, dataclasses.replace(recipe, compile=too_fast))

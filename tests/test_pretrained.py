@@ -108,6 +108,7 @@ def test_ship_writes_the_trained_weights_and_what_they_measure(tmp_path, monkeyp
     run.mkdir()
     model.save(run / "model.keras")
     settings = {"name": "article4-vae", "seed": 5, "facts": {"num_classes": None}}
+    settings |= {"epochs": 1, "count": 1000, "batch_size": 32}
     (run / "run.json").write_text(json.dumps(settings))
     pretrained.ship(run, folder)
     monkeypatch.setenv("KERAS_GENAI_DATA", str(tmp_path / "data"))

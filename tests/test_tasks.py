@@ -34,8 +34,8 @@ def test_forecasts_are_measured_on_the_values_that_they_are_for():
 
 @pytest.mark.parametrize("name", ["books", "tang"])
 def test_texts_are_measured_on_every_character_of_their_last_tenth(name):
-    task = tasks.Text(name)
-    data = task.load()
+    task = tasks.Text("books")
+    data = task.load(name)  # as the user may name it, too
     if name == "books":
         whole = datasets.load_books()
         assert [len(text) - 1 for text in data.held_out] == [
@@ -44,7 +44,6 @@ def test_texts_are_measured_on_every_character_of_their_last_tenth(name):
     else:
         whole = ["\n".join(datasets.load_quatrains())]
         held_out = "\n".join(datasets.load_quatrains()[int(0.9 * 9347) :])
-        assert np.array_equal(task.load("tang").train, tasks.Text("books").load("tang").train)
         assert len(data.held_out[0]) == 1 + len(held_out)
     tokenizer = CharacterTokenizer(data.facts["characters"])
     assert tokenizer.vocab_size == len(set("".join(whole)))
