@@ -7,6 +7,7 @@ the model. Where an article leaves a setting open, `choices` says what we took, 
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 
 from keras_genai import tasks
 
@@ -142,29 +143,21 @@ def _compile_cnn(model, steps):
     model.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
 
 
-def _language_model(cell, embed_dim, units, dropout):
-    def build(seed, characters):
-        from keras_genai.rnn import build_language_model
-        from keras_genai.text import CharacterTokenizer
+def _language_model(seed, characters, **settings):
+    from keras_genai.rnn import build_language_model
+    from keras_genai.text import CharacterTokenizer
 
-        tokenizer = CharacterTokenizer(characters)
-        return build_language_model(
-            tokenizer.vocab_size, cell, embed_dim, units, dropout=dropout, tokenizer=tokenizer
-        )
-
-    return build
+    tokenizer = CharacterTokenizer(characters)
+    return build_language_model(tokenizer.vocab_size, tokenizer=tokenizer, **settings)
 
 
-def _compile_language_model(learning_rate):
-    def compile(model, steps):
-        import keras
+def _compile_language_model(model, steps, learning_rate):
+    import keras
 
-        decay = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-        # Clipped, or a gradient that explodes through time undoes what was learned (section 1).
-        optimizer = keras.optimizers.Adam(decay, global_clipnorm=1.0)
-        model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-
-    return compile
+    decay = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    # Clipped, or a gradient that explodes through time undoes what was learned (section 1).
+    optimizer = keras.optimizers.Adam(decay, global_clipnorm=1.0)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
 
 def _forecaster(seed, window=260, horizon=52):
@@ -302,8 +295,8 @@ _RECIPES = (
         article="article 3, section 1",
         model="simple RNN, 256-1113",
         task=tasks.Text("books"),
-        build=_language_model("simple_rnn", 256, 1113, 0.3),
-        compile=_compile_language_model(1e-3),
+        build=partial(_language_model, cell="simple_rnn", embed_dim=256, units=1113, dropout=0.3),
+        compile=partial(_compile_language_model, learning_rate=1e-3),
         epochs=12,
         batch_size=32,
         figure="held-out nats per character",
@@ -317,8 +310,8 @@ _RECIPES = (
         article="article 3, section 2",
         model="LSTM, 256-512",
         task=tasks.Text("books"),
-        build=_language_model("lstm", 256, 512, 0.3),
-        compile=_compile_language_model(2e-3),
+        build=partial(_language_model, cell="lstm", embed_dim=256, units=512, dropout=0.3),
+        compile=partial(_compile_language_model, learning_rate=2e-3),
         epochs=12,
         batch_size=32,
         figure="held-out nats per character",
@@ -331,8 +324,8 @@ _RECIPES = (
         article="article 3, section 2",
         model="LSTM, 128-384",
         task=tasks.Text("tang"),
-        build=_language_model("lstm", 128, 384, 0.5),
-        compile=_compile_language_model(2e-3),
+        build=partial(_language_model, cell="lstm", embed_dim=128, units=384, dropout=0.5),
+        compile=partial(_compile_language_model, learning_rate=2e-3),
         epochs=12,
         batch_size=32,
         figure="held-out nats per character",
