@@ -11,7 +11,7 @@ from keras_genai import autoregressive
 from keras_genai.autoregressive import GREEDY, Sampler, beam_search, generate, log_prob, stream
 from keras_genai.rnn import CELLS, build_language_model
 
-SAMPLERS = [GREEDY, Sampler(), Sampler(0.7), Sampler(top_k=3), Sampler(1.3, 5, 0.8)]
+SAMPLERS = [GREEDY, Sampler(0.7), Sampler(1.3, 5, 0.8)]
 
 
 class Bigrams:
