@@ -96,12 +96,20 @@ def models(num_classes):
         yield "forecaster", forecaster, [x[:, :12]], [x[:, :12]], x[:, 12:15]
 
 
-@pytest.fixture(scope="module")
-def folder(request, tmp_path_factory):
-    """Models trained for an epoch, saved, and what the fresh process made of them."""
-    folder = tmp_path_factory.mktemp("models")
-    for name, model, inputs, x, y in models(request.param):
-        path = folder / f"{name}.keras"
+NAMES = [
+    "encoder", "decoder", "build_vae", "build_vae-bernoulli", "vae",
+    "generator", "discriminator", "build_gan", "gan",
+]  # fmt: skip
+
+
+# One test of many models, as it takes a fresh process.
+@pytest.mark.parametrize(
+    "num_classes, names", [(None, [*NAMES, "lstm", "forecaster"]), (10, [*NAMES, "cnn"])]
+)
+def test_loaded_models_go_on_like_the_saved_ones(tmp_path, num_classes, names):
+    # Also what is drawn: the state of the noise is saved, and so are both optimizers of a GAN.
+    for name, model, inputs, x, y in models(num_classes):
+        path = tmp_path / f"{name}.keras"
         arrays = {f"input_{i}": array for i, array in enumerate(inputs)}
         if x is not None:
             fit = dict(x=x if len(x) > 1 else x[0], y=y, shuffle=False, verbose=0)
@@ -117,29 +125,15 @@ def folder(request, tmp_path_factory):
             model.fit(**fit)
             expected |= {f"weight_{i:02d}": w for i, w in enumerate(model.get_weights())}
         np.savez(path.with_suffix(".expected.npz"), **expected)
-    subprocess.run([sys.executable, "-c", FRESH_PROCESS, folder], check=True)
-    return folder
+    subprocess.run([sys.executable, "-c", FRESH_PROCESS, tmp_path], check=True)
 
-
-NAMES = [
-    "encoder", "decoder", "build_vae", "build_vae-bernoulli", "vae",
-    "generator", "discriminator", "build_gan", "gan",
-]  # fmt: skip
-
-
-CASES = [
-    *((None, name) for name in (*NAMES, "lstm", "forecaster")),
-    *((10, name) for name in (*NAMES, "cnn")),
-]
-
-
-@pytest.mark.parametrize("folder, name", CASES, indirect=["folder"])
-def test_loaded_model_goes_on_like_the_saved_one(folder, name):
-    # Also what is drawn: the state of the noise is saved, and so are both optimizers of a GAN.
-    expected = dict(np.load(folder / f"{name}.expected.npz"))
-    loaded = dict(np.load(folder / f"{name}.loaded.npz"))
-    assert list(expected) == list(loaded)
-    assert largest_difference(loaded.values(), expected.values()) < 1e-6
+    differences = {}
+    for name in names:
+        expected = dict(np.load(tmp_path / f"{name}.expected.npz"))
+        loaded = dict(np.load(tmp_path / f"{name}.loaded.npz"))
+        assert list(expected) == list(loaded), name
+        differences[name] = largest_difference(loaded.values(), expected.values())
+    assert all(difference < 1e-6 for difference in differences.values()), differences
 
 
 def test_subclass_keeps_its_settings(tmp_path):
