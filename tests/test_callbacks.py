@@ -51,7 +51,8 @@ def test_image_grid_draws_the_same_noise_and_labels_each_time(digits, tmp_path):
 
 def test_image_grid_is_shown_inline_in_a_notebook(monkeypatch):
     shown = []
-    notebook = types.SimpleNamespace(display=shown.append, Image=bytes)
+    # Matplotlib asks for the version when it draws the first figure of a process.
+    notebook = types.SimpleNamespace(display=shown.append, Image=bytes, version_info=(9, 0))
     for name in ("ipykernel", "IPython", "IPython.display"):
         monkeypatch.setitem(sys.modules, name, notebook)
     grid = ImageGrid(num_images=4)
