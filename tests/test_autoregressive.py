@@ -152,6 +152,8 @@ def test_stream_yields_what_generate_adds():
     np.testing.assert_array_equal(np.stack(pieces, axis=1), whole[:, 2:])
     chain = Bigrams(np.roll(np.eye(4), 1, axis=1))
     assert [int(token[0]) for token in stream(chain, [[0]], 9, end_token=2)] == [1, 2]
+    both = [token.tolist() for token in stream(chain, [[0], [1]], 9, end_token=2)]
+    assert both == [[1, 2], [2, 2]]  # one has ended before the other
 
 
 # Samplers.
