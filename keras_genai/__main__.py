@@ -132,7 +132,7 @@ def train(options) -> int:
     saved = folder / "model.keras"
     if options.resume and saved.exists():
         model = _checked(load_model, saved)
-        _set_pace(model, recipe, run, data)
+        _set_pace(model.optimizer, recipe.count_steps(run))
         first_epoch = int(model.optimizer.iterations) // math.ceil(data.count / run["batch_size"])
         run["epochs"] = max(run["epochs"], first_epoch)
     else:
@@ -222,9 +222,8 @@ def _generate_text(model, options) -> int:
     streams = [
         model.stream(prompt, length, sampler, options.seed + i) for i in range(options.count or 1)
     ]
-    first = _checked(
-        next, streams[0]
-    )  # what is wrong with the input shows before a file is touched
+    # What is wrong with the input shows here, before a file is touched.
+    first = _checked(next, streams[0])
 
     def pieces():
         for i, stream in enumerate(streams):
@@ -314,14 +313,14 @@ def _load_data(recipe: Recipe, run: dict):
     return data
 
 
-def _set_pace(model, recipe: Recipe, run: dict, data) -> None:
+def _set_pace(optimizer, steps: int) -> None:
     """Let a learning rate that decays reach its end with the epochs that are asked for now."""
     from keras.optimizers import schedules
 
-    fresh = recipe.create(run["seed"], recipe.count_steps(run), **data.facts)
-    rate = fresh.optimizer.get_config()["learning_rate"]
+    rate = optimizer.get_config()["learning_rate"]
     if isinstance(rate, dict):
-        model.optimizer.learning_rate = schedules.deserialize(rate)
+        rate["config"]["decay_steps"] = steps
+        optimizer.learning_rate = schedules.deserialize(rate)
 
 
 def _start_files(folder: pathlib.Path, run: dict, first_epoch: int) -> None:
