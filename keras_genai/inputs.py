@@ -49,6 +49,12 @@ def check_choice(name: str, value, choices) -> None:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}.")
 
 
+def check_share(name: str, value) -> None:
+    """Raise ValueError unless `value` is a number from 0 to less than 1."""
+    if not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a share from 0 to less than 1, got {value!r}.")
+
+
 def check_same(name: str, part: str, expected, value) -> None:
     """Raise ValueError unless one network has in `part` what the other one has."""
     if value != expected:
@@ -173,7 +179,15 @@ class SavedSeed:
 
 @keras.saving.register_keras_serializable(package="keras_genai")
 class Dropout(SavedSeed, layers.Dropout):
-    """Keras's, for a rate above 0; what it drops goes on where a saved model had stopped."""
+    """Keras's; what it drops goes on where a saved model had stopped."""
+
+    def save_own_variables(self, store):
+        if self.rate > 0:  # else Keras draws nothing, and there is no state
+            super().save_own_variables(store)
+
+    def load_own_variables(self, store):
+        if self.rate > 0:
+            super().load_own_variables(store)
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")

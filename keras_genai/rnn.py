@@ -25,8 +25,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from keras_genai.inputs import Dropout, check_choice, check_size, check_sizes
-from keras_genai.text import LanguageModel
+from keras_genai.inputs import Dropout, check_choice, check_share, check_size, check_sizes
+from keras_genai.text import LanguageModel, check_tokenizer
 
 CELLS = {"simple_rnn": layers.SimpleRNN, "lstm": layers.LSTM, "gru": layers.GRU}
 
@@ -87,13 +87,8 @@ class RecurrentLanguageModel(LanguageModel):
     ):
         check_sizes(vocab_size=vocab_size, embed_dim=embed_dim, units=units, num_layers=num_layers)
         check_choice("cell", cell, CELLS)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout: expected a share from 0 to less than 1, got {dropout!r}.")
-        if tokenizer is not None and tokenizer.vocab_size != vocab_size:
-            raise ValueError(
-                f"tokenizer: expected {vocab_size} tokens, as vocab_size, "
-                f"got {tokenizer.vocab_size}."
-            )
+        check_share("dropout", dropout)
+        check_tokenizer("tokenizer", tokenizer, vocab_size)
         embedding = layers.Embedding(vocab_size, embed_dim, name="embedding")
         recurrent = [
             CELLS[cell](units, return_sequences=True, return_state=True, name=f"{cell}_{i + 1}")

@@ -54,10 +54,7 @@ class CharacterTokenizer:
             ValueError: for an empty text, and for a character outside the vocabulary if unknown
                 ones raise.
         """
-        if not isinstance(text, str) or not text:
-            raise ValueError(
-                f"text: expected a string of at least one character, got {text!r:.60}."
-            )
+        _check_text(text)
         if self.unknown == "raise" and (unknown := set(text) - set(self.characters)):
             position = min(text.index(character) for character in unknown)
             raise ValueError(
@@ -79,6 +76,11 @@ class CharacterTokenizer:
         return cls(**config)
 
 
+def _check_text(text) -> None:
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"text: expected a string of at least one character, got {text!r:.60}.")
+
+
 def _name(character: str) -> str:
     """Return the character, or a name for the one that NumPy strips from the end of a string."""
     return "NUL" if character == "\0" else character
@@ -86,7 +88,7 @@ def _name(character: str) -> str:
 
 @keras.saving.register_keras_serializable(package="keras_genai")
 class GPT2Tokenizer:
-    """Byte-level byte-pair encoding as in GPT-2, through the `tokenizers` library (extra `gpt2`).
+    """Byte-level byte-pair encoding as in GPT-2, through the `tokenizers` library (extra `text`).
 
     Any text can be encoded: what is no token by itself is spelled in bytes. (Radford et al. 2019,
     section 2.2)
@@ -127,21 +129,28 @@ class GPT2Tokenizer:
         Raises:
             ValueError: for an empty text, or a vocabulary without room for the 256 bytes.
         """
-        if not isinstance(text, str) or not text:
+        return cls._train(text, vocab_size, last=(cls.END,))
+
+    @classmethod
+    def _train(cls, text, vocab_size, first=(), last=()):
+        """Learn a vocabulary from a text, with special tokens before and behind it."""
+        _check_text(text)
+        smallest = 256 + len(first) + len(last)
+        if vocab_size < smallest:
             raise ValueError(
-                f"text: expected a string of at least one character, got {text!r:.60}."
+                f"vocab_size: expected at least {smallest}, 256 bytes and "
+                f"{', '.join(first + last)}, got {vocab_size}."
             )
-        if vocab_size < 257:
-            raise ValueError(f"vocab_size: expected 256 bytes and an end, 257, got {vocab_size}.")
         tokenizers = _tokenizers()
         learned = cls._byte_level(tokenizers.models.BPE())._tokenizer
         trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=vocab_size - 1,
+            vocab_size=vocab_size - len(last),
+            special_tokens=list(first),
             initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
         learned.train_from_iterator([text], trainer)
-        learned.add_special_tokens([cls.END])
+        learned.add_special_tokens(list(last))
         return cls(learned.to_str())
 
     @classmethod
@@ -169,10 +178,7 @@ class GPT2Tokenizer:
         Raises:
             ValueError: for an empty text.
         """
-        if not isinstance(text, str) or not text:
-            raise ValueError(
-                f"text: expected a string of at least one character, got {text!r:.60}."
-            )
+        _check_text(text)
         return np.asarray(self._tokenizer.encode(text).ids, "int32")
 
     def decode(self, ids) -> str:
@@ -187,12 +193,36 @@ class GPT2Tokenizer:
         return cls(**config)
 
 
+@keras.saving.register_keras_serializable(package="keras_genai")
+class TranslationTokenizer(GPT2Tokenizer):
+    """As `GPT2Tokenizer`, with the tokens that `transformer` needs: 0 pads, 1 starts, 2 ends."""
+
+    SPECIAL = ("<pad>", "<start>", "<end>")
+
+    @classmethod
+    def train(cls, text: str, vocab_size: int):
+        """Learn the merges from a text; the vocabulary begins with the three.
+
+        Raises:
+            ValueError: for an empty text, or a vocabulary without room for the 256 bytes.
+        """
+        return cls._train(text, vocab_size, first=cls.SPECIAL)
+
+
+def check_tokenizer(name: str, tokenizer, vocab_size: int) -> None:
+    """Raise ValueError unless the tokenizer, if there is one, has vocab_size tokens."""
+    if tokenizer is not None and tokenizer.vocab_size != vocab_size:
+        raise ValueError(
+            f"{name}: expected {vocab_size} tokens, as the model has, got {tokenizer.vocab_size}."
+        )
+
+
 def _tokenizers():
     try:
         import tokenizers
     except ImportError as error:
         raise ImportError(
-            'GPT2Tokenizer needs an extra: pip install "keras_genai[gpt2]".'
+            'GPT2Tokenizer needs an extra: pip install "keras_genai[text]".'
         ) from error
     return tokenizers
 
