@@ -22,6 +22,7 @@ SHA256 = {
     "gpt2/vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
     "co2_weekly.csv": "599638ed8670dccfdd92f64a6b3e7babee90e2529ebb5aa103004e48eb1014b5",
     "sunspots_yearly.csv": "74b8e3acb9886b68abe9c56f6081257d522e2cb2470f17dbf597b396f4ea1706",
+    "en_zh.tsv": "c76523436294ee2d6cc323892933044940ed7fc345c6bc7af7e1dc7b40a05091",
     "mnist.npz": "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64",
 }
 
@@ -151,6 +152,24 @@ def load_text(path) -> str:
     return text
 
 
+def load_translations() -> list[tuple[str, str]]:
+    """Load 15,318 English sentences of LibreOffice's help, each with its Chinese translation."""
+    return load_pairs(shipped("en_zh.tsv"))
+
+
+def load_pairs(path) -> list[tuple[str, str]]:
+    """Load pairs of sentences of one's own: one pair a line, a tab between the two.
+
+    Raises:
+        ValueError: if the file cannot be read, or for a line that is no pair.
+    """
+    pairs = [line.split("\t") for line in load_text(path).splitlines() if line]
+    for number, pair in enumerate(pairs, start=1):
+        if len(pair) != 2 or not all(text.strip() for text in pair):
+            raise ValueError(f"{path}: expected two sentences and a tab in pair {number}.")
+    return [tuple(pair) for pair in pairs]
+
+
 def load_co2() -> np.ndarray:
     """Load the weekly CO2 at Mauna Loa from 1958 to 2001, ppm (2284,), gaps filled on a line."""
     return load_series(shipped("co2_weekly.csv"))
@@ -255,6 +274,36 @@ def window_batches(tokens, window: int, batch_size: int, seed: int, epoch):
     return _shuffled(count_windows(len(tokens), window), batch_size, seed, epoch, gather)
 
 
+def pair_batches(sources, targets, batch_size: int, seed: int, epoch):
+    """Return a `tf.data.Dataset` of batches of pairs of sequences, with little padding.
+
+    Pairs of like length make a batch; which ones, and the order of the batches, is random.
+
+    Args:
+        sources, targets: int32 (n, length), padded with 0 at the end.
+        batch_size, seed, epoch: as for `batches`.
+
+    Yields:
+        (source, target), both int32 (batch, m): as long as the longest of them, a multiple of 8.
+    """
+    import tensorflow as tf
+
+    sources, targets = tf.convert_to_tensor(sources), tf.convert_to_tensor(targets)
+    lengths = tf.maximum(*(tf.math.count_nonzero(x, axis=1) for x in (sources, targets)))
+
+    def gather(rows):
+        longest = -(-tf.reduce_max(tf.gather(lengths, rows)) // 8) * 8
+        return tuple(tf.gather(_widen(x, 8), rows)[:, :longest] for x in (sources, targets))
+
+    return _shuffled(len(sources), batch_size, seed, epoch, gather, lengths)
+
+
+def _widen(tokens, multiple):
+    import tensorflow as tf
+
+    return tf.pad(tokens, [[0, 0], [0, -tokens.shape[1] % multiple]])
+
+
 def count_windows(length: int, window: int) -> int:
     """Return how many windows of an epoch a text of `length` tokens has.
 
@@ -266,17 +315,27 @@ def count_windows(length: int, window: int) -> int:
     return (length - window) // window
 
 
-def _shuffled(size: int, batch_size: int, seed: int, epoch, gather):
-    """Return batches of shuffled rows, which `gather` makes of their numbers below `size`."""
+def _shuffled(size: int, batch_size: int, seed: int, epoch, gather, lengths=None):
+    """Return batches of shuffled rows, which `gather` makes of their numbers below `size`.
+
+    If lengths (size,) are given, rows of like length come together.
+    """
     import tensorflow as tf
+
+    steps = -(-size // batch_size)
 
     def rows(_):
         seeds = tf.stack([tf.cast(seed, tf.int64), epoch])
         order = tf.random.experimental.stateless_shuffle(tf.range(size), seeds)
-        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+        if lengths is None:
+            return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+        order = tf.gather(order, tf.argsort(tf.gather(lengths, order), stable=True))
+        starts = tf.random.experimental.stateless_shuffle(batch_size * tf.range(steps), seeds)
+        starts = tf.data.Dataset.from_tensor_slices(starts)
+        return starts.map(lambda start: order[start : start + batch_size])
 
     dataset = tf.data.Dataset.from_tensors(0).flat_map(rows).map(gather)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-size // batch_size)))
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
     # Not tuned while it runs: a gather needs none, and the tuning thread of TensorFlow 2.21 sleeps
     # ever longer, up to a minute, and can make the end of an epoch wait until it wakes.
     options = tf.data.Options()
