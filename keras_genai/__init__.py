@@ -3,7 +3,8 @@
     from keras_genai import vae
     model = vae.VAE(vae.build_encoder(), vae.build_decoder())
 
-Each family is a module: `vae`, `gan`, `cnn`, `rnn`. `pretrained.load(name)` returns a trained one.
+Each family is a module: `vae`, `gan`, `cnn`, `rnn`, `transformer`.
+`pretrained.load(name)` returns a trained one.
 """
 
 __version__ = "0.1.0"
@@ -30,7 +31,7 @@ def load_model(path):
 
     import keras
 
-    from keras_genai import cnn, gan, rnn, vae  # noqa: F401 (registers their classes)
+    from keras_genai import cnn, gan, rnn, transformer, vae  # noqa: F401 (registers their classes)
 
     path = pathlib.Path(path)
     if not path.is_file():

@@ -318,7 +318,7 @@ def _set_pace(optimizer, steps: int) -> None:
     from keras.optimizers import schedules
 
     rate = optimizer.get_config()["learning_rate"]
-    if isinstance(rate, dict):
+    if isinstance(rate, dict) and rate["config"].get("decay_steps"):
         rate["config"]["decay_steps"] = steps
         optimizer.learning_rate = schedules.deserialize(rate)
 

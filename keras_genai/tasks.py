@@ -250,6 +250,101 @@ class Text:
         (folder / "sample.txt").write_text(model.tokenizer.decode(text[0]), encoding="utf-8")
 
 
+class Translation:
+    """Pairs of sentences, of which the last 1,000 (or the last tenth) are held out.
+
+    Measured is how much the translations of these have in common with the right ones: BLEU
+    (Papineni et al. 2002) of Chinese characters, and chrF (Popović 2015).
+
+    Args:
+        vocab_size: of each language, of byte pairs that are learned from the sentences.
+    """
+
+    data = "English–Chinese help"
+    names = {}
+    unit = "pairs"
+    needs_judge = False
+
+    def __init__(self, vocab_size=4000):
+        self.vocab_size = vocab_size
+
+    def load(self, source=None) -> Data:
+        from keras_genai import datasets
+        from keras_genai.text import TranslationTokenizer
+
+        pairs = datasets.load_translations() if source is None else datasets.load_pairs(source)
+        if len(pairs) < 10:
+            raise ValueError(f"{source}: expected at least 10 pairs, got {len(pairs)}.")
+        cut = len(pairs) - min(1000, len(pairs) // 10)
+        train, held_out = pairs[:cut], pairs[cut:]
+        tokenizers = [
+            TranslationTokenizer.train("\n".join(texts), self.vocab_size) for texts in zip(*train)
+        ]
+        train, tokens = (_encode_pairs(part, tokenizers) for part in (train, held_out))
+        longest = max(part.shape[1] for part in (*train, *tokens))
+        facts = {
+            "input_tokenizer": tokenizers[0].definition,
+            "target_tokenizer": tokenizers[1].definition,
+            "max_seq_length": -(-longest // 16) * 16,
+        }
+        return Data(train, (held_out, tokens), cut, facts)
+
+    def batches(self, data, batch_size, seed, epoch):
+        from keras_genai import datasets
+
+        return datasets.pair_batches(*data.train, batch_size, seed, epoch)
+
+    def validation(self, data) -> dict:
+        import tensorflow as tf
+
+        from keras_genai import datasets
+
+        always_the_same = tf.Variable(0, dtype=tf.int64)
+        tokens = datasets.pair_batches(*data.held_out[1], 64, 0, always_the_same)
+        return {"validation_data": tokens}
+
+    def callbacks(self, folder, model) -> list:
+        return []
+
+    def measure(self, model, data) -> dict:
+        sources, references = zip(*data.held_out[0])
+        greedy = score_translations(model.translate(sources), references)
+        beam = score_translations(model.translate(sources, beam_width=4), references)
+        return {"measured": beam["BLEU"], "chrF": beam["chrF"], "greedy BLEU": greedy["BLEU"]}
+
+    def draw(self, model, data, folder):
+        pairs = data.held_out[0][:50]
+        translations = model.translate([source for source, _ in pairs], beam_width=4)
+        lines = (
+            f"{source}\n  {translation}\n  ({reference})\n"
+            for (source, reference), translation in zip(pairs, translations)
+        )
+        (folder / "translations.txt").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _encode_pairs(pairs, tokenizers):
+    """Return tokens of sources and targets, padded; a target from its start to its end."""
+    from keras_genai.transformer import pad
+
+    (sources, targets), (source_tokenizer, target_tokenizer) = zip(*pairs), tokenizers
+    targets = [[1, *target_tokenizer.encode(text), 2] for text in targets]
+    return pad([source_tokenizer.encode(text) for text in sources]), pad(targets)
+
+
+def score_translations(translations, references) -> dict:
+    """Return BLEU and chrF of Chinese sentences, each from 0 to 100."""
+    try:
+        import sacrebleu
+    except ImportError as error:
+        raise ImportError('Scores need an extra: pip install "keras_genai[text]".') from error
+    references = [list(references)]
+    bleu = sacrebleu.corpus_bleu(list(translations), references, tokenize="zh")
+    return {
+        "BLEU": bleu.score,
+        "chrF": sacrebleu.corpus_chrf(list(translations), references).score,
+    }
+
+
 class Series:
     """A series of numbers: measured is the mean absolute error of the last tenth, one step ahead.
 
