@@ -3,7 +3,7 @@
     from keras_genai import vae
     model = vae.VAE(vae.build_encoder(), vae.build_decoder())
 
-Each family is a module: `vae`, `gan`, `cnn`, `rnn`, `transformer`.
+Each family is a module: `vae`, `gan`, `cnn`, `rnn`, `transformer`, `gpt2`.
 `pretrained.load(name)` returns a trained one.
 """
 
@@ -31,7 +31,8 @@ def load_model(path):
 
     import keras
 
-    from keras_genai import cnn, gan, rnn, transformer, vae  # noqa: F401 (registers their classes)
+    # Each registers its classes.
+    from keras_genai import cnn, gan, gpt2, rnn, transformer, vae  # noqa: F401
 
     path = pathlib.Path(path)
     if not path.is_file():

@@ -145,15 +145,6 @@ class RecurrentLanguageModel(LanguageModel):
             new_state.append(new)
         return self.head(x), new_state
 
-    def get_config(self):
-        tokenizer = self.tokenizer and keras.saving.serialize_keras_object(self.tokenizer)
-        return {"name": self.name, **self.settings, "tokenizer": tokenizer}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        tokenizer = keras.saving.deserialize_keras_object(config["tokenizer"], custom_objects)
-        return cls(**{**config, "tokenizer": tokenizer})
-
 
 def _state_sizes(layer):
     sizes = layer.cell.state_size

@@ -187,24 +187,24 @@ def labels_in_turn(model, count: int):
 
 
 class Text:
-    """A text, character by character: measured are nats per character of the last tenth.
+    """A text: measured are nats per character of the last tenth.
 
     Args:
         name: "books" or "tang", which the user may name as well.
-        window: characters that are trained on at once.
+        window: tokens that are trained on at once.
+        vocab_size: of byte pairs that are learned from the text; None for characters.
     """
 
     names = {"books": "three English books", "tang": "Tang quatrains"}
     unit = "windows"
     needs_judge = False
 
-    def __init__(self, name="books", window=128):
-        self.name, self.window = name, window
+    def __init__(self, name="books", window=128, vocab_size=None):
+        self.name, self.window, self.vocab_size = name, window, vocab_size
         self.data = self.names[name]
 
     def load(self, source=None) -> Data:
         from keras_genai import datasets
-        from keras_genai.text import CharacterTokenizer
 
         name = source or self.name
         if name == "books":
@@ -214,14 +214,25 @@ class Text:
             parts = [("\n".join(known) + "\n", "\n".join(rest))]
         else:
             parts = [split(datasets.load_text(name))]
-        train = "".join(text for text, _ in parts)
-        tokenizer = CharacterTokenizer.from_text(train + "".join(text for _, text in parts))
-        # The first character that is held out is predicted too, from the one before it.
-        held_out = [tokenizer.encode(before[-1] + text) for before, text in parts]
-        train = tokenizer.encode(train)
-        count = datasets.count_windows(len(train), self.window)
-        facts = {"characters": "".join(tokenizer.characters)}
-        return Data(train, held_out, count, facts)
+        tokenizer, facts = self._tokenizer(*map("".join, zip(*parts)))
+        known = [tokenizer.encode(before) for before, _ in parts]
+        # The first token that is held out is predicted too, from the one before it.
+        held_out = [
+            np.append(before[-1:], tokenizer.encode(text))
+            for before, (_, text) in zip(known, parts)
+        ]
+        train = np.concatenate(known)
+        return Data(train, held_out, datasets.count_windows(len(train), self.window), facts)
+
+    def _tokenizer(self, train, held_out):
+        """Return the tokenizer, and what it is made from."""
+        from keras_genai.text import CharacterTokenizer, GPT2Tokenizer
+
+        if self.vocab_size is None:
+            tokenizer = CharacterTokenizer.from_text(train + held_out)
+            return tokenizer, {"characters": "".join(tokenizer.characters)}
+        tokenizer = GPT2Tokenizer.train(train, self.vocab_size)
+        return tokenizer, {"tokenizer": tokenizer.definition}
 
     def batches(self, data, batch_size, seed, epoch):
         from keras_genai import datasets
@@ -239,15 +250,32 @@ class Text:
         return []
 
     def measure(self, model, data) -> dict:
-        nats, _ = model.log_prob(data.held_out)
-        characters = sum(len(text) - 1 for text in data.held_out)
-        return {"measured": -float(nats.sum()) / characters, "characters": characters}
+        nats, characters = 0.0, 0
+        for tokens in data.held_out:
+            nats -= _log_prob(model, tokens)
+            characters += len(model.tokenizer.decode(tokens[1:]))
+        return {"measured": nats / characters, "characters": characters}
 
     def draw(self, model, data, folder):
         from keras_genai.autoregressive import Sampler
 
         text = model.generate(data.held_out[0][:1][None], 600, Sampler(temperature=0.8), seed=0)
         (folder / "sample.txt").write_text(model.tokenizer.decode(text[0]), encoding="utf-8")
+
+
+def _log_prob(model, tokens) -> float:
+    """Return the log-likelihood of a text that may be longer than the model can take.
+
+    It is cut into windows that overlap by half. A window scores its second half only, so that each
+    token has half a context before it at least; the first window scores both.
+    """
+    if model.context_length is None or len(tokens) <= model.context_length:
+        return float(model.log_prob([tokens])[0][0])
+    half = model.context_length // 2
+    starts = range(0, len(tokens) - half, half)
+    windows = [tokens[start : start + 2 * half] for start in starts]
+    _, nats = model.log_prob(windows)
+    return sum(float(row[half - 1 if i else 0 :].sum()) for i, row in enumerate(nats))
 
 
 class Translation:

@@ -319,6 +319,15 @@ class LanguageModel(keras.Model):
                 autoregressive.check_tokens(name, tokens, self.vocab_size, minimum=1)
         return super().fit(x, y, *args, **kwargs)
 
+    def get_config(self):
+        tokenizer = self.tokenizer and keras.saving.serialize_keras_object(self.tokenizer)
+        return {"name": self.name, **self.settings, "tokenizer": tokenizer}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        tokenizer = keras.saving.deserialize_keras_object(config["tokenizer"], custom_objects)
+        return cls(**{**config, "tokenizer": tokenizer})
+
     def _encode(self, name, prompt):
         """Return token ids for what a method was given, and what turns ids back into the like."""
         texts = [prompt] if isinstance(prompt, str) else prompt

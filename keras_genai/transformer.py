@@ -119,7 +119,7 @@ class MultiHeadAttention(layers.Layer):
     def __init__(self, num_heads, dropout=0.0, initializer="glorot_uniform", **kwargs):
         super().__init__(**kwargs)
         check_sizes(num_heads=num_heads)
-        self.num_heads, self.initializer = num_heads, initializer
+        self.num_heads, self.initializer = num_heads, keras.initializers.get(initializer)
         self.dropout = Dropout(dropout)
         self.supports_masking = True
 
@@ -131,7 +131,7 @@ class MultiHeadAttention(layers.Layer):
             )
         self.head_dim = d_model // self.num_heads
         self.query, self.key, self.value, self.projection = (
-            layers.Dense(d_model, kernel_initializer=self.initializer, name=name)
+            layers.Dense(d_model, kernel_initializer=renewed(self.initializer), name=name)
             for name in ("query", "key", "value", "projection")
         )
         for layer in (self.query, self.key, self.value, self.projection):
@@ -180,8 +180,13 @@ class MultiHeadAttention(layers.Layer):
             **super().get_config(),
             "num_heads": self.num_heads,
             "dropout": self.dropout.rate,
-            "initializer": self.initializer,
+            "initializer": keras.initializers.serialize(self.initializer),
         }
+
+
+def renewed(initializer):
+    """Return a copy of an initializer: one that is asked twice makes the same numbers twice."""
+    return initializer.__class__.from_config(initializer.get_config())
 
 
 class _TransformerLayer(layers.Layer):
@@ -203,25 +208,27 @@ class _TransformerLayer(layers.Layer):
         self.num_heads, self.dff, self.rate = num_heads, dff, dropout
         self.activation = keras.activations.get(activation)
         self.norm_first, self.layer_norm_epsilon = norm_first, layer_norm_epsilon
-        self.initializer = initializer
+        self.initializer = keras.initializers.get(initializer)
         self.attention = self._attention("attention")
         self.attention_norm = self._norm("attention_norm")
-        self.inner = layers.Dense(
-            dff, self.activation, kernel_initializer=initializer, name="inner"
-        )
+        self.inner = self._dense(dff, self.activation, "inner")
         self.feed_forward_norm = self._norm("feed_forward_norm")
         self.dropout = Dropout(dropout)
         self.supports_masking = True
 
     def _attention(self, name):
-        return MultiHeadAttention(self.num_heads, self.rate, self.initializer, name=name)
+        return MultiHeadAttention(self.num_heads, self.rate, renewed(self.initializer), name=name)
+
+    def _dense(self, units, activation, name):
+        initializer = renewed(self.initializer)
+        return layers.Dense(units, activation, kernel_initializer=initializer, name=name)
 
     def _norm(self, name):
         return layers.LayerNormalization(epsilon=self.layer_norm_epsilon, name=name)
 
     def build(self, x_shape):
         d_model = x_shape[-1]
-        self.outer = layers.Dense(d_model, kernel_initializer=self.initializer, name="outer")
+        self.outer = self._dense(d_model, None, "outer")
         for layer in (self.attention, self.attention_norm, self.inner, self.feed_forward_norm):
             layer.build(x_shape)
         self.outer.build((*x_shape[:-1], self.dff))
@@ -258,7 +265,7 @@ class _TransformerLayer(layers.Layer):
             "activation": keras.activations.serialize(self.activation),
             "norm_first": self.norm_first,
             "layer_norm_epsilon": self.layer_norm_epsilon,
-            "initializer": self.initializer,
+            "initializer": keras.initializers.serialize(self.initializer),
         }
 
 
