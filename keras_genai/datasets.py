@@ -23,6 +23,7 @@ SHA256 = {
     "co2_weekly.csv": "599638ed8670dccfdd92f64a6b3e7babee90e2529ebb5aa103004e48eb1014b5",
     "sunspots_yearly.csv": "74b8e3acb9886b68abe9c56f6081257d522e2cb2470f17dbf597b396f4ea1706",
     "en_zh.tsv": "c76523436294ee2d6cc323892933044940ed7fc345c6bc7af7e1dc7b40a05091",
+    "noto_sans_cjk_sc.otf": "57701bc6b0db3e6b64017d185c6590b317026e00d782efa9b2471d7d878090a6",
     "mnist.npz": "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64",
 }
 

@@ -166,6 +166,7 @@ class GPT2(LanguageModel):
                 dff,
                 cross_attention=False,
                 dropout=dropout,
+                attention_dropout=dropout,
                 activation=ACTIVATIONS[activation],
                 norm_first=True,
                 layer_norm_epsilon=layer_norm_epsilon,

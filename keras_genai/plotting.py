@@ -1,4 +1,4 @@
-"""Pictures of images, histories and latent spaces.
+"""Pictures of images, histories, latent spaces, forecasts, gates and attention.
 
 Every function returns a matplotlib Figure and shows nothing by itself; none needs a display.
 """
@@ -207,3 +207,36 @@ def plot_gates(text, gates: dict, units: int = 24) -> Figure:
         axes.set(ylabel=name, yticks=[], xticks=range(len(text)), xticklabels=list(text))
         axes.tick_params(length=0)
     return figure
+
+
+def plot_attention(maps: dict, layer: int = -1, head: int | None = None) -> Figure:
+    """Draw where a translation looks in its source: a row a token written, a column a token read.
+
+    Args:
+        maps: from `Seq2SeqTransformer.attention_maps`: "source" (m texts), "target" (n texts) and
+            "weights" (num_layers, num_heads, n, m).
+        layer: of the decoder.
+        head: of this layer; None draws the mean of all.
+    """
+    weights = maps["weights"][layer]
+    weights = weights.mean(axis=0) if head is None else weights[head]
+    height, width = weights.shape
+    figure = Figure(figsize=(0.35 * width + 1.5, 0.35 * height + 1.5), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(weights, vmin=0, vmax=1, cmap="viridis")
+    # Spaces stand at the ends of many tokens.
+    names = [[token.strip() for token in maps[side]] for side in ("source", "target")]
+    font = chinese_font()
+    axes.set_xticks(range(width), names[0], rotation=90, fontproperties=font)
+    axes.set_yticks(range(height), names[1], fontproperties=font)
+    axes.tick_params(length=0)
+    return figure
+
+
+def chinese_font():
+    """Return a font that ships: matplotlib's own have no Chinese characters."""
+    from matplotlib.font_manager import FontProperties
+
+    from keras_genai.datasets import shipped
+
+    return FontProperties(fname=shipped("noto_sans_cjk_sc.otf"))

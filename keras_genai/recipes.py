@@ -260,7 +260,7 @@ _RECIPES = (
         task=tasks.Translation(vocab_size=4000),
         build=_translator,
         compile=_compile_translator,
-        epochs=50,
+        epochs=30,
         batch_size=64,
         figure="BLEU of 1,000 held-out sentences",
         expected=40,

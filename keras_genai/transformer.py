@@ -197,6 +197,7 @@ class _TransformerLayer(layers.Layer):
         num_heads,
         dff,
         dropout=0.1,
+        attention_dropout=0.0,
         activation="relu",
         norm_first=False,
         layer_norm_epsilon=1e-6,
@@ -205,7 +206,7 @@ class _TransformerLayer(layers.Layer):
     ):
         super().__init__(**kwargs)
         check_sizes(num_heads=num_heads, dff=dff)
-        self.num_heads, self.dff, self.rate = num_heads, dff, dropout
+        self.num_heads, self.dff, self.attention_dropout = num_heads, dff, attention_dropout
         self.activation = keras.activations.get(activation)
         self.norm_first, self.layer_norm_epsilon = norm_first, layer_norm_epsilon
         self.initializer = keras.initializers.get(initializer)
@@ -217,7 +218,8 @@ class _TransformerLayer(layers.Layer):
         self.supports_masking = True
 
     def _attention(self, name):
-        return MultiHeadAttention(self.num_heads, self.rate, renewed(self.initializer), name=name)
+        initializer = renewed(self.initializer)
+        return MultiHeadAttention(self.num_heads, self.attention_dropout, initializer, name=name)
 
     def _dense(self, units, activation, name):
         initializer = renewed(self.initializer)
@@ -261,7 +263,8 @@ class _TransformerLayer(layers.Layer):
             **super().get_config(),
             "num_heads": self.num_heads,
             "dff": self.dff,
-            "dropout": self.rate,
+            "dropout": self.dropout.rate,
+            "attention_dropout": self.attention_dropout,
             "activation": keras.activations.serialize(self.activation),
             "norm_first": self.norm_first,
             "layer_norm_epsilon": self.layer_norm_epsilon,
@@ -278,10 +281,11 @@ class TransformerEncoderLayer(_TransformerLayer):
     Args:
         num_heads: of the attention; d_model is a multiple of it.
         dff: width of the inner dense layer.
-        dropout: of attention weights and of what each sublayer adds.
+        dropout: share of what each sublayer adds that is dropped in training.
+        attention_dropout: share of the attention weights, 0 in the paper.
         activation: of the inner dense layer.
         norm_first: whether a sublayer's input is normalised, as in GPT-2, or the sum after it, as
-            in the paper.
+            in the paper. The first is easier to train (Xiong et al. 2020).
         layer_norm_epsilon: added to the variance.
         initializer: of all matrices.
     """
@@ -464,7 +468,7 @@ def build_transformer(
         max_seq_length: the longest sequence.
         num_layers, d_model, num_heads, dff: layers, size of a vector, heads of an attention, and
             inner width of a layer; the article gives no numbers.
-        dropout: of embeddings, attention weights, and what each sublayer adds.
+        dropout: share of the embeddings, and of what each sublayer adds, that is dropped.
         causal: whether a position sees nothing after it, as a language model must.
         pooling: "mean" for one output a sequence, None for one a token.
 
@@ -505,6 +509,7 @@ def build_seq2seq_transformer(
     num_heads=8,
     dff=512,
     dropout=0.1,
+    norm_first=True,
     input_tokenizer=None,
     target_tokenizer=None,
 ) -> "Seq2SeqTransformer":
@@ -529,7 +534,9 @@ def build_seq2seq_transformer(
         d_model: size of a vector.
         num_heads: of an attention.
         dff: inner width of a layer.
-        dropout: of embeddings, attention weights, and what each sublayer adds.
+        dropout: share of the embeddings, and of what each sublayer adds, that is dropped.
+        norm_first: whether a sublayer's input is normalised, or, as in the paper, the sum after it:
+            trained by the recipe, such an encoder came to say the same at every position.
         input_tokenizer, target_tokenizer: of the texts that the model reads and writes; they are
             saved with it.
 
@@ -549,6 +556,7 @@ def build_seq2seq_transformer(
         num_heads,
         dff,
         dropout,
+        norm_first,
         input_tokenizer,
         target_tokenizer,
     )
@@ -573,6 +581,7 @@ class Seq2SeqTransformer(keras.Model):
         num_heads=8,
         dff=512,
         dropout=0.1,
+        norm_first=True,
         input_tokenizer=None,
         target_tokenizer=None,
         name="seq2seq_transformer",
@@ -585,14 +594,20 @@ class Seq2SeqTransformer(keras.Model):
         source_embedding = PositionalEmbedding(input_vocab_size, max_seq_length, d_model)
         target_embedding = PositionalEmbedding(target_vocab_size, max_seq_length, d_model)
         source_dropout, target_dropout = Dropout(dropout), Dropout(dropout)
+        settings = {"dropout": dropout, "norm_first": norm_first}
         encoder_layers = [
-            TransformerEncoderLayer(num_heads, dff, dropout=dropout, name=f"encoder_{i + 1}")
+            TransformerEncoderLayer(num_heads, dff, name=f"encoder_{i + 1}", **settings)
             for i in range(num_layers)
         ]
         decoder_layers = [
-            TransformerDecoderLayer(num_heads, dff, dropout=dropout, name=f"decoder_{i + 1}")
+            TransformerDecoderLayer(num_heads, dff, name=f"decoder_{i + 1}", **settings)
             for i in range(num_layers)
         ]
+        # What has only been added to must be normalised in the end.
+        encoder_norm, decoder_norm = (
+            layers.LayerNormalization(epsilon=1e-6, name=name) if norm_first else layers.Identity()
+            for name in ("encoder_norm", "decoder_norm")
+        )
         head = layers.Dense(target_vocab_size, name="logits")
 
         source = keras.Input((None,), dtype="int32", name="source")
@@ -601,12 +616,14 @@ class Seq2SeqTransformer(keras.Model):
         context = source_dropout(source_embedding(source))  # (batch, m, d_model)
         for layer in encoder_layers:
             context = layer(context, mask=mask)
+        context = encoder_norm(context)
         x = target_dropout(target_embedding(target))  # (batch, n, d_model)
         for layer in decoder_layers:
             x = layer(x, context, context_mask=mask)
-        super().__init__([source, target], head(x), name=name, **kwargs)
+        super().__init__([source, target], head(decoder_norm(x)), name=name, **kwargs)
         self.encoder = keras.Model(source, context, name="encoder")
 
+        self.decoder_norm = decoder_norm
         self.target_embedding, self.decoder_layers, self.head = (
             target_embedding,
             decoder_layers,
@@ -624,6 +641,7 @@ class Seq2SeqTransformer(keras.Model):
             "num_heads": num_heads,
             "dff": dff,
             "dropout": dropout,
+            "norm_first": norm_first,
         }
         self.loss_tracker = keras.metrics.Mean(name="loss")
         self.nats_tracker = keras.metrics.Mean(name="nats")
@@ -684,7 +702,7 @@ class Seq2SeqTransformer(keras.Model):
         for layer, old in zip(self.decoder_layers, state["layers"]):
             x, old = layer.step(x, old, position, state["mask"])
             new.append(old)
-        return self.head(x), {**state, "layers": new}
+        return self.head(self.decoder_norm(x)), {**state, "layers": new}
 
     def translate(self, source, beam_width=1, length_penalty=0.6, max_length=None):
         """Write the likeliest target that is found for each source.
