@@ -219,6 +219,25 @@ class GPT2(LanguageModel):
         return self.embedding(self.norm(x), reverse=True), new_state
 
 
+def enable_lora(model, rank: int = 8) -> None:
+    """Freeze a GPT-2 but for a change of low rank to its queries and values (Hu et al. 2022).
+
+    Each matrix W becomes W + A B, of which A (d_model, rank) and B (rank, d_model) are trained.
+    Compile the model after this. A file keeps the sum: a model that is loaded is a plain one.
+    """
+    check_size("rank", rank)
+    for layer in (model.embedding, model.positions, model.norm, *model.decoder_layers):
+        layer.trainable = False
+    for layer in model.decoder_layers:
+        layer.trainable = True
+        for part in (layer.attention_norm, layer.inner, layer.outer, layer.feed_forward_norm):
+            part.trainable = False
+        layer.attention.key.trainable = layer.attention.projection.trainable = False
+        for dense in (layer.attention.query, layer.attention.value):
+            dense.bias.trainable = False
+            dense.enable_lora(rank)
+
+
 def generate_text(
     model, tokenizer, prompt, max_length=100, num_return_sequences=1, sampler=GREEDY, seed=None
 ) -> list[str]:
