@@ -61,7 +61,11 @@ class CharacterTokenizer:
                 f"text: expected characters of the vocabulary, got {text[position]!r} at position "
                 f"{position}."
             )
-        return np.asarray(self._lookup([_name(character) for character in text]), "int32")
+        # Each different character is looked up once: TensorFlow is slow to take a list of strings.
+        points = np.frombuffer(text.encode("utf-32-le"), "uint32")
+        different, places = np.unique(points, return_inverse=True)
+        ids = np.asarray(self._lookup([_name(chr(point)) for point in different]), "int32")
+        return ids[places]
 
     def decode(self, ids) -> str:
         """Return the text of ids (n,)."""
