@@ -17,7 +17,7 @@ from keras_genai.vae import VAE, build_decoder, build_encoder
 
 
 def pictures(figure):
-    return [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    return [image.get_array() for axes in figure.axes for image in axes.images]
 
 
 @pytest.fixture
@@ -29,16 +29,37 @@ def vae():
 def test_images_are_drawn_as_they_are(shape):
     images = np.random.default_rng(0).uniform(size=shape)
     figure = plot_images(images, columns=3)
-    assert isinstance(figure, Figure) and len(figure.axes) == 6
-    assert len(pictures(figure)) == 5
+    assert isinstance(figure, Figure) and len(pictures(figure)) == 5
     for drawn, image in zip(pictures(figure), images):
         np.testing.assert_array_equal(np.ravel(drawn), np.ravel(image))
-    assert figure.axes[0].images[0].get_clim() == (0, 1)  # not stretched to what is in the picture
+    for drawn in figure.axes[0].images:
+        assert drawn.get_clim() == (0, 1)  # not stretched to what is in the picture
+
+
+def places(figure):
+    """Left, right, bottom and top edge of each image, in columns and rows of 0.8 inches."""
+    return [np.array(image.get_extent()) / 0.8 for image in figure.axes[0].images]
+
+
+def test_images_stand_row_by_row_each_in_its_place():
+    figure = plot_images(np.zeros((5, 4, 2)), columns=3)
+    assert figure.get_size_inches().tolist() == pytest.approx([3 * 0.8, 2 * 0.8])
+    assert figure.axes[0].get_xlim() == pytest.approx((0, 3 * 0.8))
+    assert figure.axes[0].get_ylim() == pytest.approx((2 * 0.8, 0))  # downwards
+    for i, (left, right, bottom, top) in enumerate(places(figure)):
+        assert i // 3 < top < bottom < i // 3 + 1
+        assert i % 3 < left < right < i % 3 + 1
+        assert bottom - top == pytest.approx(2 * (right - left))  # as high as it is wide twice
 
 
 def test_titles_stand_above_their_images():
-    figure = plot_images(np.zeros((2, 4, 4)), titles=["a", "b"])
-    assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
+    figure = plot_images(np.zeros((3, 4, 4)), columns=2, titles=["a", "b", "c"])
+    texts = figure.axes[0].texts
+    assert [text.get_text() for text in texts] == ["a", "b", "c"]
+    for text, image in zip(texts, figure.axes[0].images):
+        left, right, _, top = image.get_extent()
+        assert text.get_position() == pytest.approx(((left + right) / 2, top - 0.03))
+        assert text.get_va() == "baseline"
 
 
 def test_bad_images_are_refused():
