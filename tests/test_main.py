@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import keras
 import numpy as np
@@ -19,7 +20,9 @@ import keras_genai
 from keras_genai import datasets, tasks
 from keras_genai.__main__ import main
 from keras_genai.callbacks import SaveEachEpoch
+from keras_genai.gan import GAN, build_discriminator, build_generator
 from keras_genai.recipes import RECIPES
+from keras_genai.vae import VAE, build_decoder, build_encoder
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +48,22 @@ def own(images, tmp_path_factory):
 
 
 @pytest.fixture
-def without_xla(monkeypatch):
-    """Let article4-vae start at once, where it is not about training."""
-    recipe = RECIPES["article4-vae"]
-    quick = dataclasses.replace(recipe, compile=lambda model, steps: model.compile("adam"))
-    monkeypatch.setitem(RECIPES, recipe.name, quick)
+def small(monkeypatch):
+    """Let recipes start at once, where their size is not what is tested: small, without XLA."""
+
+    def vae(seed, num_classes):
+        return VAE(build_encoder(784, (8,), 2), build_decoder(2, (8,), 784), seed=seed)
+
+    def gan(seed, num_classes):
+        return GAN(build_generator(4, (8,)), build_discriminator(784, (8,)), seed=seed)
+
+    changes = {
+        "article4-vae": dict(build=vae, compile=lambda model, steps: model.compile("adam")),
+        "article4-gan": dict(build=gan),
+        "article3-lstm": dict(build=partial(RECIPES["article3-lstm"].build, embed_dim=4, units=8)),
+    }
+    for name, change in changes.items():
+        monkeypatch.setitem(RECIPES, name, dataclasses.replace(RECIPES[name], **change))
 
 
 def train(*arguments) -> int:
@@ -95,7 +109,9 @@ def test_list_shows_each_recipe_with_its_article_and_figure(capsys):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains_on_data_of_ones_own(own, tmp_path, capsys, name):
-    assert train(name, "--epochs", 1, "--output", tmp_path, "--data", own(name)) == 0
+    # Batches of one size, as XLA compiles a step for each.
+    common = ("--epochs", 1, "--batch-size", 60, "--output", tmp_path)
+    assert train(name, *common, "--data", own(name)) == 0
     pictures = {
         tasks.Reconstruction: ["samples", "samples.png", "reconstructions.png"],
         tasks.Adversarial: ["samples", "samples.png"],
@@ -119,7 +135,7 @@ def test_every_recipe_trains_on_data_of_ones_own(own, tmp_path, capsys, name):
         assert f"measured {run['measured']:.6g} after 1 epochs, expected" in out
 
 
-@pytest.mark.usefixtures("without_xla")
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("name", ["article4-vae", "article4-gan", "article4-cnn", "article3-lstm"])
 def test_resumed_training_ends_where_uninterrupted_training_does(own, tmp_path, monkeypatch, name):
     # The order of the batches, all noise, the optimizers and the count of epochs go on.
@@ -172,7 +188,7 @@ def interrupt(monkeypatch, after: int):
     monkeypatch.setattr(SaveEachEpoch, "on_epoch_end", interrupted)
 
 
-@pytest.mark.usefixtures("without_xla")
+@pytest.mark.usefixtures("small")
 def test_ctrl_c_says_how_to_go_on_and_loses_nothing(images, tmp_path, capsys, monkeypatch):
     common = ("article4-vae", "--data", images, "--epochs", 3, "--output", tmp_path)
     with monkeypatch.context() as patch:
@@ -187,7 +203,7 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(images, tmp_path, capsys, mo
     assert [row["epoch"] for row in history(tmp_path)] == ["0", "1", "2"]
 
 
-@pytest.mark.usefixtures("without_xla")
+@pytest.mark.usefixtures("small")
 def test_ctrl_c_in_the_first_epoch_can_be_resumed_too(images, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt(patch, after=0)
@@ -211,7 +227,7 @@ def schedule_steps(own) -> int:
     return -(-tasks.Series().load(own("article3-forecast")).count // 32)
 
 
-@pytest.mark.usefixtures("without_xla")
+@pytest.mark.usefixtures("small")
 def test_finished_training_can_be_resumed_for_more_epochs_or_none(images, tmp_path, capsys):
     assert train("article4-vae", "--data", images, "--epochs", 2, "--output", tmp_path) == 0
     for epochs, done in (("1", 2), ("2", 2), ("3", 3)):
@@ -232,7 +248,7 @@ def test_nan_stops_training_and_says_where(images, tmp_path, capsys, monkeypatch
     assert "is nan in epoch 1, by step" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("without_xla")
+@pytest.mark.usefixtures("small")
 def test_resume_keeps_to_the_settings_of_the_run(images, tmp_path, capsys):
     assert train("article4-vae", "--resume", "--output", tmp_path) == 2
     assert "nothing to resume" in capsys.readouterr().err
@@ -252,7 +268,7 @@ def test_resume_keeps_to_the_settings_of_the_run(images, tmp_path, capsys):
     extra.unlink()
 
 
-@pytest.mark.usefixtures("without_xla")
+@pytest.mark.usefixtures("small")
 def test_a_new_run_sets_a_finished_model_aside_and_clears_its_samples(images, tmp_path):
     common = ("article4-vae", "--data", images, "--output", tmp_path)
     assert train(*common, "--epochs", 2) == 0
