@@ -71,15 +71,12 @@ def sample(logits, uniform, sampler=Sampler()):
         logits = keep_top_p(logits, sampler.top_p)
     probabilities = ops.softmax(logits, axis=-1)
     cumulative = ops.cumsum(probabilities, axis=-1)
-    # A token of probability 0 is never drawn, however the sum was rounded on the way.
+    # XLA adds up in a tree: by rounding, the sum may rise where nothing is added.
     cumulative = ops.where(probabilities > 0, cumulative, 0.0)
+    # At least one token is reached: no float32 below 1 times the total is rounded up to the total.
     total = ops.max(cumulative, axis=-1, keepdims=True)
     reached = cumulative > uniform[:, None] * total
-    # No token reaches a product that was rounded up to the total: the last one is meant.
-    last = ops.argmax(cumulative, axis=-1)
-    return ops.cast(
-        ops.where(ops.any(reached, axis=-1), ops.argmax(reached, axis=-1), last), "int32"
-    )
+    return ops.cast(ops.argmax(reached, axis=-1), "int32")
 
 
 def keep_top_k(logits, k: int):

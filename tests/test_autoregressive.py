@@ -243,13 +243,25 @@ def test_samplers_compose_temperature_then_top_k_then_top_p():
     np.testing.assert_allclose(np.bincount(drawn, minlength=4), [*(1000 * kept), 0, 0], atol=1)
 
 
-def test_a_token_of_probability_zero_is_never_drawn():
-    # A sum of 50,000 rounded terms, asked for its last place.
-    logits = np.random.default_rng(0).normal(size=(4, 50_000)).astype("float32")
-    logits[:, -100:] = -np.inf
-    uniform = np.full(4, 1 - 2**-24, "float32")
-    sample = tf.function(autoregressive.sample, jit_compile=True)
-    assert np.max(sample(logits, uniform, Sampler())) < 49_900
+@pytest.mark.parametrize("vocab_size", [2, 9, 300, 50_257])
+def test_a_token_of_probability_zero_is_never_drawn(vocab_size):
+    # Asked for the end of a sum that is not quite 1, and that may rise where nothing is added: of
+    # 50,257 terms, XLA's does.
+    logits = np.random.default_rng(0).normal(size=(8, vocab_size)).astype("float32")
+    ends = -(-vocab_size * np.arange(1, 9) // 8)
+    for row, end in zip(logits, ends):
+        row[end:] = -np.inf
+    uniform = np.full(8, 1 - 2**-24, "float32")
+    for jit_compile in (False, True):
+        sample = tf.function(autoregressive.sample, jit_compile=jit_compile)
+        drawn = sample(logits, uniform, Sampler()).numpy()
+        assert np.all(drawn < ends) and np.all(drawn >= ends - 1 - vocab_size // 1000)
+
+
+def test_no_number_below_1_times_a_total_is_rounded_up_to_it():
+    # Every total of one binade, which stands for all others: `sample` relies on it.
+    total = np.arange(2**23, 2**24).astype("float32")
+    assert np.all(total * np.float32(1 - 2**-24) < total)
 
 
 # beam_search.
