@@ -9,15 +9,15 @@ take, None for any number), and two methods:
 
     initial_state(batch_size, max_length, conditioning=None) → state
         What is remembered before the first token: a structure of tensors whose first axis is the
-        batch. It has room for max_length tokens.
+        batch. It has room for max_length tokens, which are never more than context_length.
     step(tokens, state, position, length=None) → (logits, state)
         Read tokens (batch, n), which stand at position, position + 1, … Of their logits (batch, n,
         vocab_size), logits[:, i] are those of the token after tokens[:, i]. If length is given, the
-        block is padded: only its first length tokens count.
+        block is padded, though not beyond max_length: only its first length tokens count.
 
 A prompt is read in one block, what follows token by token, in a loop that is compiled once. Another
 prompt length, number of steps or seed does not compile it again: shapes are rounded up to powers of
-two. All random numbers are drawn before the loop, one for each token.
+two, or to what the model can take. All random numbers are drawn before the loop, one for each token.
 
 Corrected from the article: it trains autoregressive models and diffusion alike by maximising "the
 posterior of data and latent variables". These have no latent variable, and `log_prob` is what is
@@ -167,7 +167,7 @@ class _Run:
         self.sampler = _check_sampler(sampler)
         self.end_token = _check_end(end_token, model.vocab_size)
 
-        capacity = _round_up(self.stop + 1, 64)
+        capacity = _round_up(self.stop + 1, 64, model.context_length)
         tokens = np.zeros((len(prompts), capacity), "int32")
         for row, sequence in zip(tokens, prompts):
             row[: len(sequence)] = sequence
@@ -230,8 +230,8 @@ class _Compiled:
             return tf.while_loop(goes_on, advance, loop)
 
         @tf.function(jit_compile=True)
-        def score(tokens, targets, state, position, length):
-            logits, state = model.step(tokens, state, position, length)
+        def score(tokens, targets, state, position):
+            logits, state = model.step(tokens, state, position)
             log_probs = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
             return ops.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0], state
 
@@ -316,7 +316,7 @@ def beam_search(
     batch, length = len(prompts), lengths.pop()
     _check_length(model, length + num_steps)
 
-    capacity = _round_up(length + num_steps, 64)
+    capacity = _round_up(length + num_steps, 64, model.context_length)
     tokens = np.zeros((batch * beam_width, capacity), "int32")
     tokens[:, :length] = np.repeat(np.stack(prompts), beam_width, axis=0)
     tokens = tf.constant(tokens)
@@ -370,7 +370,7 @@ def log_prob(model, tokens, conditioning=None):
     longest = max(len(row) for row in sequences)
     _check_length(model, longest)
     block = min(_round_up(longest - 1, 16), 512)
-    capacity = max(_round_up(longest - 1, 64), block)
+    capacity = _round_up(longest - 1, 64, model.context_length)
     padded = np.zeros((len(sequences), capacity + 1), "int32")
     for row, sequence in zip(padded, sequences):
         row[: len(sequence)] = sequence
@@ -380,14 +380,11 @@ def log_prob(model, tokens, conditioning=None):
     empty = tf.zeros((len(sequences), 0), tf.int32)
     state = compiled.prime(empty, tf.constant(0), capacity, conditioning)
     for position in range(0, longest - 1, block):
-        inputs, targets = (padded[:, i : i + block] for i in (position, position + 1))
-        scores, state = compiled.score(
-            tf.constant(inputs),
-            tf.constant(targets),
-            state,
-            tf.constant(position),
-            tf.constant(block),
+        inputs, targets = (
+            tf.constant(part[:, position : position + block])
+            for part in (padded[:, :-1], padded[:, 1:])
         )
+        scores, state = compiled.score(inputs, targets, state, tf.constant(position))
         nats.append(scores.numpy())
     nats = [row[: len(sequence) - 1] for row, sequence in zip(np.hstack(nats), sequences)]
     sums = np.array([row.sum(dtype="float64") for row in nats])
@@ -406,9 +403,10 @@ def _tensors(conditioning, repeats=1):
     return keras.tree.map_structure(lambda x: tf.repeat(x, repeats, axis=0), conditioning)
 
 
-def _round_up(length: int, smallest: int) -> int:
-    """Return the power of two from `smallest` on that is at least `length`."""
-    return max(smallest, 1 << (length - 1).bit_length())
+def _round_up(length: int, smallest: int, largest: int | None = None) -> int:
+    """Return the power of two from `smallest` on that is at least `length`, or else `largest`."""
+    rounded = max(smallest, 1 << (length - 1).bit_length())
+    return rounded if largest is None else min(rounded, largest)
 
 
 def check_tokens(name: str, tokens, vocab_size: int, minimum: int) -> list[np.ndarray]:

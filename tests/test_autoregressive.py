@@ -2,10 +2,12 @@
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import ops
 
 from keras_genai import autoregressive
 from keras_genai.autoregressive import GREEDY, Sampler, beam_search, generate, log_prob, stream
@@ -30,6 +32,43 @@ class Bigrams:
 
     def step(self, tokens, state, position, length=None):
         return tf.gather(self.logits, tokens), state
+
+
+class Positional:
+    """A model that depends on the place and the order of all tokens, and on what it is told.
+
+    The logits at i are the sum over j <= i of embedding[token_j] * places[j], and `conditioning`.
+    As a Transformer's, its table of places is finite, and it remembers a row for each token.
+    """
+
+    variables, vocab_size, context_length = (), 9, 600
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.embedding, self.places = (
+            rng.normal(scale=scale, size=(size, 9)).astype("float32")
+            for scale, size in ((1.0, 9), (0.2, 600))
+        )
+
+    def __call__(self, tokens, conditioning):
+        rows = self.embedding[tokens] * self.places[: tokens.shape[1]]
+        return np.cumsum(rows, axis=1, dtype="float64") + conditioning[:, None]
+
+    def initial_state(self, batch_size, max_length, conditioning):
+        assert max_length <= self.context_length
+        return {"told": conditioning, "rows": tf.zeros((batch_size, max_length, 9))}
+
+    def step(self, tokens, state, position, length=None):
+        n = tokens.shape[1]
+        rows = tf.gather(self.embedding, tokens) * tf.slice(self.places, [position, 0], [n, 9])
+        rows = ops.slice_update(state["rows"], [0, position, 0], rows)
+        seen = tf.range(rows.shape[1]) <= position + tf.range(n)[:, None]  # (n, max_length)
+        logits = tf.einsum("nm,bmv->bnv", tf.cast(seen, "float32"), rows)
+        return logits + state["told"][:, None], {**state, "rows": rows}
+
+
+def told(batch_size):
+    return np.random.default_rng(1).normal(scale=2, size=(batch_size, 9)).astype("float32")
 
 
 def random_bigrams(vocab_size=4):
@@ -90,6 +129,17 @@ def test_a_block_is_read_as_its_tokens_one_by_one(cell):
     np.testing.assert_allclose(np.asarray(model(tokens)), block[:, :7], atol=1e-5)
     for one, other in zip(tf.nest.flatten(state), tf.nest.flatten(block_state), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("lengths, num_steps", [((3, 20), 30), ((590, 570), 10)])
+def test_places_and_conditioning_are_seen_as_naively_up_to_the_last_place(lengths, num_steps):
+    model, conditioning = Positional(), told(2)
+    rng = np.random.default_rng(2)
+    prompts = [rng.integers(9, size=length).tolist() for length in lengths]
+    found = generate(model, prompts, num_steps, seed=1, conditioning=conditioning)
+    whole = partial(model, conditioning=conditioning)
+    assert [row.tolist() for row in found] == naive(whole, prompts, num_steps, Sampler(), seed=1)
+    assert max(len(row) for row in found) in (50, model.context_length)
 
 
 def test_another_prompt_length_number_of_steps_or_seed_compiles_nothing_anew():
@@ -314,15 +364,43 @@ def test_a_narrow_beam_keeps_the_state_of_its_sequences():
     np.testing.assert_array_equal(one[:, 0], greedy)
 
 
+@pytest.mark.parametrize("length", [5, 590])
+def test_beams_keep_the_places_and_the_conditioning_of_their_prompt(length):
+    model, conditioning = Positional(), told(2)
+    prompt = np.random.default_rng(2).integers(9, size=(2, length))
+    tokens, scores = beam_search(model, prompt, 10, beam_width=3, conditioning=conditioning)
+    rows = tokens.reshape(6, length + 10)
+    expected = log_probs(model(rows[:, :-1], np.repeat(conditioning, 3, axis=0)), rows)
+    np.testing.assert_allclose(scores.ravel(), expected[:, length - 1 :].sum(axis=1), atol=1e-3)
+    greedy = generate(model, prompt, 10, GREEDY, conditioning=conditioning)
+    one, _ = beam_search(model, prompt, 10, beam_width=1, conditioning=conditioning)
+    np.testing.assert_array_equal(one[:, 0], greedy)
+
+
 # log_prob.
+
+
+def log_probs(logits, tokens):
+    """The part of each token from the second on, by the logits (batch, n - 1, vocab_size)."""
+    logits = np.asarray(logits, "float64")
+    normalized = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    return np.take_along_axis(normalized, tokens[:, 1:, None], axis=-1)[..., 0]
+
+
+@pytest.mark.parametrize("length", [40, 600])
+def test_log_prob_sees_places_and_conditioning_in_every_block(length):
+    model, conditioning = Positional(), told(2)
+    tokens = np.random.default_rng(2).integers(9, size=(2, length))
+    _, nats = log_prob(model, tokens, conditioning)
+    np.testing.assert_allclose(
+        nats, log_probs(model(tokens[:, :-1], conditioning), tokens), atol=1e-3
+    )
 
 
 def test_log_prob_against_numpy_and_in_blocks():
     model = language_model()
     tokens = np.random.default_rng(0).integers(9, size=(2, 1100))
-    logits = np.asarray(model(tokens[:, :-1]), "float64")
-    log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    expected = np.take_along_axis(log_probs, tokens[:, 1:, None], axis=-1)[..., 0]
+    expected = log_probs(model(tokens[:, :-1]), tokens)
     sums, nats = log_prob(model, tokens)
     np.testing.assert_allclose(nats, expected, atol=1e-4)
     np.testing.assert_allclose(sums, expected.sum(axis=1), rtol=1e-5)
