@@ -213,7 +213,13 @@ class Text:
             known, rest = split(datasets.load_quatrains())
             parts = [("\n".join(known) + "\n", "\n".join(rest))]
         else:
-            parts = [split(datasets.load_text(name))]
+            text = datasets.load_text(name)
+            if len(text) < 10 * self.window:
+                raise ValueError(
+                    f"{name}: expected at least {10 * self.window} characters, the last tenth of "
+                    f"which is held out, got {len(text)}."
+                )
+            parts = [split(text)]
         tokenizer, facts = self._tokenizer(*map("".join, zip(*parts)))
         known = [tokenizer.encode(before) for before, _ in parts]
         # The first token that is held out is predicted too, from the one before it.
@@ -222,6 +228,11 @@ class Text:
             for before, (_, text) in zip(known, parts)
         ]
         train = np.concatenate(known)
+        if sum(map(len, held_out)) <= self.window:  # byte pairs are fewer than characters
+            raise ValueError(
+                f"{name}: expected more than {self.window} tokens in the last tenth, "
+                f"got {sum(map(len, held_out))}."
+            )
         return Data(train, held_out, datasets.count_windows(len(train), self.window), facts)
 
     def _tokenizer(self, train, held_out):
@@ -393,10 +404,13 @@ class Series:
         from keras_genai import datasets
 
         series = datasets.load_co2() if source is None else datasets.load_series(source)
-        known, _ = split(series)
+        known, rest = split(series)
+        if len(known) < self.window + self.horizon or len(rest) < self.horizon:
+            raise ValueError(
+                f"{source}: expected at least {self.window + self.horizon} values to train on and "
+                f"{self.horizon} held out, the last tenth, got {len(known)} and {len(rest)}."
+            )
         train = datasets.series_windows(known, self.window, self.horizon)
-        if len(series) < len(known) + self.horizon:
-            raise ValueError(f"{source}: expected {self.horizon} values in the last tenth.")
         facts = {"window": self.window, "horizon": self.horizon}
         return Data(train, (series, len(known)), len(train[0]), facts)
 

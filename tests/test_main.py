@@ -380,7 +380,7 @@ def test_generate_writes_text(own, tmp_path, capsys):
         (["generate", "article4-vae", "--output", "{file}/a.png"], "{file}/a.png"),
         (["generate", "article4-vae", "--prompt", "a"], "--prompt: for a model that writes text"),
         (["train", "article3-lstm", "--data", "{file}"], "expected a text, got an empty file"),
-        (["train", "article3-lstm", "--data", "{folder}/damaged.keras"], "at least 256 tokens"),
+        (["train", "article3-lstm", "--data", "{folder}/damaged.keras"], "at least 1280 characters"),
         (["train", "article3-forecast", "--data", "{file}"], "expected a CSV file with a heading"),
         (["generate", "article4-cnn"], "a cnn, which generates nothing"),
         (["paint"], "invalid choice: 'paint'"),

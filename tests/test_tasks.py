@@ -69,11 +69,28 @@ def test_a_model_that_knows_nothing_has_the_logarithm_of_the_vocabulary():
 
 def test_a_users_own_text_and_series(tmp_path):
     path = tmp_path / "own.txt"
-    path.write_text("abcd " * 200, encoding="utf-8")
-    data = tasks.Text("tang").load(path)
+    task = tasks.Text("tang")
+    path.write_text("abcd " * 256, encoding="utf-8")
+    data = task.load(path)
     assert data.facts == {"characters": " abcd"}
-    assert len(data.train) == 900 and len(data.held_out[0]) == 101
-    assert data.count == (900 - 128) // 128
-    path.write_text("t,x\n" + "\n".join(f"{t},{t}" for t in range(400)))
-    with pytest.raises(ValueError, match="own.txt: expected 52 values in the last tenth"):
+    assert len(data.train) == 1152 and len(data.held_out[0]) == 129
+    assert data.count == (1152 - 128) // 128
+    assert len(task.validation(data)["validation_data"][0]) == 1
+
+
+@pytest.mark.parametrize("length", [1, 285, 1270])
+def test_a_text_too_short_to_hold_a_window_out_is_refused_by_name(tmp_path, length):
+    path = tmp_path / "own.txt"
+    path.write_text("a" * length)
+    message = f"own.txt: expected at least 1280 characters, .* 128 held out, got {length}"
+    with pytest.raises(ValueError, match=message):
+        tasks.Text().load(path)
+
+
+@pytest.mark.parametrize("length, counts", [(300, "270 and 30"), (400, "360 and 40")])
+def test_a_series_too_short_for_a_window_is_refused_by_name(tmp_path, length, counts):
+    path = tmp_path / "own.csv"
+    path.write_text("t,x\n" + "\n".join(f"{t},{t}" for t in range(length)))
+    message = f"own.csv: expected at least 312 values to train on and 52 held out, .* got {counts}"
+    with pytest.raises(ValueError, match=message):
         tasks.Series().load(path)
