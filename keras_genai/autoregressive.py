@@ -39,7 +39,8 @@ class Sampler(typing.NamedTuple):
 
     Attributes:
         temperature: above 0; the logits are divided by it. Below 1 favours what is likely.
-        top_k: draw from the k likeliest tokens only (Fan et al. 2018); 1 is greedy.
+        top_k: draw from the k likeliest tokens only (Fan et al. 2018); 1 is greedy. Another k
+            compiles the loop anew.
         top_p: draw from the likeliest tokens only, as few as have at least this probability
             together (Holtzman et al. 2020).
     """
@@ -64,7 +65,9 @@ def sample(logits, uniform, sampler=Sampler()):
     """
     if sampler.top_k == 1:
         return ops.cast(ops.argmax(logits, axis=-1), "int32")
-    logits = ops.cast(logits, "float32") / sampler.temperature
+    logits = ops.cast(logits, "float32")
+    # The largest becomes 0, which no temperature divides to infinity.
+    logits = (logits - ops.max(logits, axis=-1, keepdims=True)) / sampler.temperature
     if sampler.top_k is not None:
         logits = keep_top_k(logits, sampler.top_k)
     if sampler.top_p is not None:
@@ -80,7 +83,10 @@ def sample(logits, uniform, sampler=Sampler()):
 
 
 def keep_top_k(logits, k: int):
-    """Return logits (batch, vocab_size), all but the k largest of each row at minus infinity."""
+    """Return logits (batch, vocab_size), all but the k largest of each row at minus infinity.
+
+    All that are equal to the k-th are kept.
+    """
     kth = ops.top_k(logits, min(k, logits.shape[-1]))[0][:, -1:]
     return ops.where(logits >= kth, logits, -np.inf)
 
@@ -88,12 +94,14 @@ def keep_top_k(logits, k: int):
 def keep_top_p(logits, p):
     """Return logits (batch, vocab_size), all but the likeliest of each row at minus infinity.
 
-    Kept are as few as have a probability of at least p together, and always one.
+    Kept are as few as have a probability of at least p together, always one, and all that are equal
+    to the last of them.
     """
     descending = -ops.sort(-logits, axis=-1)
     probabilities = ops.softmax(descending, axis=-1)
     before = ops.cumsum(probabilities, axis=-1) - probabilities
-    smallest = ops.min(ops.where(before < p, descending, np.inf), axis=-1, keepdims=True)
+    kept = ops.where(before < p, descending, descending[:, :1])
+    smallest = ops.min(kept, axis=-1, keepdims=True)
     return ops.where(logits >= smallest, logits, -np.inf)
 
 
@@ -452,7 +460,9 @@ def _check_length(model, length: int) -> None:
 
 
 def _check_sampler(sampler: Sampler) -> Sampler:
-    """Return the sampler with tensors for numbers, so that other ones compile nothing anew."""
+    """Return the sampler with tensors for temperature and top_p: others compile nothing anew."""
+    if not isinstance(sampler, Sampler):
+        raise ValueError(f"sampler: expected a Sampler, as Sampler(0.7), got {sampler!r}.")
     temperature, top_k, top_p = sampler
     if not temperature > 0:
         raise ValueError(
@@ -464,7 +474,8 @@ def _check_sampler(sampler: Sampler) -> Sampler:
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p: expected a number above 0 and up to 1, got {top_p!r}.")
     return Sampler(
-        tf.constant(temperature, tf.float32),
+        # XLA takes what is closer to 0 than float32's smallest normal number for 0.
+        tf.constant(max(temperature, np.finfo("float32").tiny), tf.float32),
         top_k,
         None if top_p is None else tf.constant(top_p, tf.float32),
     )

@@ -283,6 +283,13 @@ def test_top_k_and_top_p_never_leave_their_set_and_reach_all_of_it(k, p):
         assert drawn >= seen_often
 
 
+@pytest.mark.parametrize("setting", [1e-30, 1e-38, 1e-45])
+def test_a_tiny_temperature_or_top_p_takes_the_likeliest(setting):
+    model = Bigrams(np.array([[0.2, 0.5, 0.3]] * 3))
+    for sampler in (Sampler(setting), Sampler(top_p=setting)):
+        assert generate(model, [[0]], 5, sampler, seed=0)[0].tolist() == [0, 1, 1, 1, 1, 1]
+
+
 def test_samplers_compose_temperature_then_top_k_then_top_p():
     # At temperature 2, [4, 2, 0, -2] has 0.64, 0.24, 0.09, 0.03; of the first three, 0.66 and 0.24
     # make up 0.9 together.
