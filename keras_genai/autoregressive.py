@@ -166,7 +166,7 @@ class _Run:
     """Sequences that are being continued: how far they are, and what the model remembers."""
 
     def __init__(self, model, prompt, num_steps, sampler, seed, conditioning, end_token):
-        check_size("num_steps", num_steps)
+        num_steps = check_size("num_steps", num_steps)
         prompts = check_tokens("prompt", prompt, model.vocab_size, minimum=1)
         self.lengths = np.array([len(row) for row in prompts], "int32")
         # Row by row, num_steps after its prompt; the loop ends with the longest one.
@@ -315,8 +315,8 @@ def beam_search(
     Raises:
         ValueError: as `generate`, and for prompts of different lengths.
     """
-    check_size("num_steps", num_steps)
-    check_size("beam_width", beam_width)
+    num_steps = check_size("num_steps", num_steps)
+    beam_width = check_size("beam_width", beam_width)
     prompts = check_tokens("prompt", prompt, model.vocab_size, minimum=1)
     lengths = {len(row) for row in prompts}
     if len(lengths) > 1:
@@ -470,7 +470,7 @@ def _check_sampler(sampler: Sampler) -> Sampler:
             "the likeliest token."
         )
     if top_k is not None:
-        check_size("top_k", top_k)
+        top_k = check_size("top_k", top_k)
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p: expected a number above 0 and up to 1, got {top_p!r}.")
     return Sampler(

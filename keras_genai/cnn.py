@@ -36,10 +36,12 @@ def build_cnn(image_shape=(28, 28, 1), num_classes=10) -> keras.Model:
     if len(image_shape) != 3:
         raise ValueError(f"image_shape: expected (height, width, channels), got {image_shape}.")
     height, width, channels = image_shape
-    check_size("image_shape (height)", height, minimum=4)
-    check_size("image_shape (width)", width, minimum=4)
-    check_size("image_shape (channels)", channels)
-    check_size("num_classes", num_classes, minimum=2)
+    image_shape = (
+        check_size("image_shape (height)", height, minimum=4),
+        check_size("image_shape (width)", width, minimum=4),
+        check_size("image_shape (channels)", channels),
+    )
+    num_classes = check_size("num_classes", num_classes, minimum=2)
 
     image = keras.Input(image_shape, name="image")
     x = layers.Rescaling(2.0, offset=-1.0)(image)  # [0, 1] to [-1, 1]

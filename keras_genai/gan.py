@@ -83,7 +83,9 @@ def build_generator(
     Raises:
         ValueError: if a size is not a whole number of at least 1, or for an unknown initializer.
     """
-    check_sizes(latent_dim=latent_dim, hidden_dims=hidden_dims, output_dim=output_dim)
+    latent_dim, hidden_dims, output_dim = check_sizes(
+        latent_dim=latent_dim, hidden_dims=hidden_dims, output_dim=output_dim
+    )
     noise = keras.Input((latent_dim,), name="noise")
     labels = label_input(num_classes)
     x = append_one_hot(noise, labels, num_classes)
@@ -120,7 +122,7 @@ def build_discriminator(
     Raises:
         ValueError: if a size is not a whole number of at least 1, or for an unknown initializer.
     """
-    check_sizes(input_dim=input_dim, hidden_dims=hidden_dims)
+    input_dim, hidden_dims = check_sizes(input_dim=input_dim, hidden_dims=hidden_dims)
     image = keras.Input((input_dim,), name="image")
     labels = label_input(num_classes)
     x = layers.Rescaling(2.0, offset=-1.0)(image) if rescale else image  # [0, 1] to [-1, 1]

@@ -27,20 +27,44 @@ class OneHot(layers.Layer):
         return {**super().get_config(), "num_classes": self.num_classes}
 
 
-def check_size(name: str, value, minimum: int = 1) -> None:
-    """Raise ValueError unless `value` is a whole number of at least `minimum`."""
+def check_size(name: str, value, minimum: int = 1) -> int:
+    """Return `value` as an int, also one of NumPy, which Keras does not take for a size.
+
+    Raises:
+        ValueError: unless it is a whole number of at least `minimum`.
+    """
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or value < minimum:
         raise ValueError(f"{name}: expected a whole number of at least {minimum}, got {value!r}.")
+    return int(value)
 
 
-def check_sizes(**sizes) -> None:
-    """Raise ValueError unless each size, and each of a sequence named ..._dims, is at least 1."""
+def check_sizes(**sizes) -> list:
+    """Return sizes as ints, and those named ..._dims as tuples of them.
+
+    Raises:
+        ValueError: unless each is a whole number of at least 1.
+    """
+    checked = []
     for name, value in sizes.items():
-        if name.endswith("_dims") and not isinstance(value, (list, tuple)):
+        if not name.endswith("_dims"):
+            checked.append(check_size(name, value))
+        elif isinstance(value, (list, tuple)):
+            checked.append(tuple(check_size(name, size) for size in value))
+        else:
             raise ValueError(f"{name}: expected a sequence of whole numbers, got {value!r}.")
-        for size in value if name.endswith("_dims") else [value]:
-            check_size(name, size)
+    return checked
+
+
+def check_range(name: str, values, stop: int, kind: str = "integers") -> None:
+    """Raise ValueError unless `values`, a NumPy array, are integers from 0 to stop - 1."""
+    if not np.issubdtype(values.dtype, np.integer):
+        raise ValueError(f"{name}: expected {kind}, got an array of {values.dtype}.")
+    if values.size and (values.min() < 0 or values.max() >= stop):
+        raise ValueError(
+            f"{name}: expected {kind} from 0 to {stop - 1}, "
+            f"got values from {values.min()} to {values.max()}."
+        )
 
 
 def check_choice(name: str, value, choices) -> None:
@@ -142,7 +166,7 @@ def append_one_hot(x, labels, num_classes: int | None):
     """Return x (batch, features) with one-hot labels beside its features, if there are labels."""
     if labels is None:
         return x
-    return layers.Concatenate()([x, OneHot(num_classes)(labels)])
+    return layers.Concatenate()([x, OneHot(int(num_classes))(labels)])
 
 
 def with_labels(x, labels=None):

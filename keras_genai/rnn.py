@@ -85,7 +85,9 @@ class RecurrentLanguageModel(LanguageModel):
         name="language_model",
         **kwargs,
     ):
-        check_sizes(vocab_size=vocab_size, embed_dim=embed_dim, units=units, num_layers=num_layers)
+        vocab_size, embed_dim, units, num_layers = check_sizes(
+            vocab_size=vocab_size, embed_dim=embed_dim, units=units, num_layers=num_layers
+        )
         check_choice("cell", cell, CELLS)
         check_share("dropout", dropout)
         check_tokenizer("tokenizer", tokenizer, vocab_size)
@@ -225,8 +227,8 @@ def build_forecaster(window, horizon=1, cell="lstm", units=64) -> keras.Model:
     Raises:
         ValueError: for a window below 2, another size below 1, or an unknown cell.
     """
-    check_size("window", window, minimum=2)
-    check_sizes(horizon=horizon, units=units)
+    window = check_size("window", window, minimum=2)
+    horizon, units = check_sizes(horizon=horizon, units=units)
     check_choice("cell", cell, CELLS)
     past = keras.Input((window,), name="past")
     last = past[:, -1:]

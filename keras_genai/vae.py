@@ -150,7 +150,9 @@ def build_encoder(
     Raises:
         ValueError: if a size is not a whole number of at least 1.
     """
-    check_sizes(input_dim=input_dim, hidden_dims=hidden_dims, latent_dim=latent_dim)
+    input_dim, hidden_dims, latent_dim = check_sizes(
+        input_dim=input_dim, hidden_dims=hidden_dims, latent_dim=latent_dim
+    )
     x = keras.Input((input_dim,), name="x")
     labels = label_input(num_classes)
     h = append_one_hot(x, labels, num_classes)
@@ -179,7 +181,9 @@ def build_decoder(
     Raises:
         ValueError: if a size is not a whole number of at least 1.
     """
-    check_sizes(latent_dim=latent_dim, hidden_dims=hidden_dims, output_dim=output_dim)
+    latent_dim, hidden_dims, output_dim = check_sizes(
+        latent_dim=latent_dim, hidden_dims=hidden_dims, output_dim=output_dim
+    )
     z = keras.Input((latent_dim,), name="z")
     labels = label_input(num_classes)
     h = append_one_hot(z, labels, num_classes)
