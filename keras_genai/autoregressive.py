@@ -131,17 +131,11 @@ def generate(
     run.advance(run.stop)
     tokens = run.tokens.numpy()
     if not isinstance(prompt, (list, tuple)):
-        if end_token is not None:
-            start = run.lengths[0]
-            ended = np.cumsum(tokens[:, start:] == end_token, axis=1) > 0
-            tokens[:, start:][ended] = end_token
         return tokens[:, : run.stop + 1]
-    sequences = []
-    for row, length in zip(tokens, run.lengths):
-        row = row[: length + num_steps]
-        ends = length + np.flatnonzero(row[length:] == (-1 if end_token is None else end_token))
-        sequences.append(row[: ends[0] + 1] if len(ends) else row)
-    return sequences
+    return [
+        until_end(row[: length + num_steps], length, end_token)
+        for row, length in zip(tokens, run.lengths)
+    ]
 
 
 def stream(
@@ -171,12 +165,12 @@ class _Run:
         self.lengths = np.array([len(row) for row in prompts], "int32")
         # Row by row, num_steps after its prompt; the loop ends with the longest one.
         self.start, self.stop = int(self.lengths.min()) - 1, int(self.lengths.max()) + num_steps - 1
-        _check_length(model, self.stop + 1)
+        _check_length("num_steps", model, self.stop + 1)
         self.sampler = _check_sampler(sampler)
         self.end_token = _check_end(end_token, model.vocab_size)
 
         capacity = _round_up(self.stop + 1, 64, model.context_length)
-        tokens = np.zeros((len(prompts), capacity), "int32")
+        tokens = _filled((len(prompts), capacity), end_token)
         for row, sequence in zip(tokens, prompts):
             row[: len(sequence)] = sequence
         uniform = np.zeros((capacity, len(prompts)), "float32")
@@ -289,6 +283,12 @@ def _compile(model) -> _Compiled:
     return compiled
 
 
+def until_end(tokens, start: int, end_token) -> np.ndarray:
+    """Return tokens (n,) up to and with the first end token from `start` on, or all of them."""
+    ends = start + np.flatnonzero(tokens[start:] == end_token)
+    return tokens[: ends[0] + 1] if len(ends) else tokens
+
+
 def beam_search(
     model,
     prompt,
@@ -322,10 +322,11 @@ def beam_search(
     if len(lengths) > 1:
         raise ValueError(f"prompt: expected sequences of one length, got {sorted(lengths)}.")
     batch, length = len(prompts), lengths.pop()
-    _check_length(model, length + num_steps)
+    end = _check_end(end_token, model.vocab_size)
+    _check_length("num_steps", model, length + num_steps)
 
     capacity = _round_up(length + num_steps, 64, model.context_length)
-    tokens = np.zeros((batch * beam_width, capacity), "int32")
+    tokens = _filled((batch * beam_width, capacity), end_token)
     tokens[:, :length] = np.repeat(np.stack(prompts), beam_width, axis=0)
     tokens = tf.constant(tokens)
     conditioning = _tensors(conditioning, beam_width)
@@ -344,13 +345,10 @@ def beam_search(
             state,
         ),
         tf.constant(start + num_steps),
-        _check_end(end_token, model.vocab_size),
+        end,
         tf.constant(length_penalty, tf.float32),
     )
     tokens = tokens.numpy().reshape(batch, beam_width, capacity)[..., : length + num_steps]
-    if end_token is not None:
-        new = tokens[..., length:]
-        new[np.cumsum(new == end_token, axis=-1) > 0] = end_token
     return tokens, (scores / _length_penalty(added, length_penalty)).numpy()
 
 
@@ -376,7 +374,7 @@ def log_prob(model, tokens, conditioning=None):
     """
     sequences = check_tokens("tokens", tokens, model.vocab_size, minimum=2)
     longest = max(len(row) for row in sequences)
-    _check_length(model, longest)
+    _check_length("tokens", model, longest)
     block = min(_round_up(longest - 1, 16), 512)
     capacity = _round_up(longest - 1, 64, model.context_length)
     padded = np.zeros((len(sequences), capacity + 1), "int32")
@@ -402,6 +400,11 @@ def log_prob(model, tokens, conditioning=None):
 def _block(tokens, length: int):
     """Return the beginning of tokens (batch, capacity) that is read at once, padded."""
     return tokens[:, : _round_up(length, 16) if length > 0 else 0]
+
+
+def _filled(shape, end_token) -> np.ndarray:
+    """Return room for tokens, filled with what ends a sequence: the loop stops when all have."""
+    return np.full(shape, 0 if end_token is None else end_token, "int32")
 
 
 def _tensors(conditioning, repeats=1):
@@ -451,11 +454,11 @@ def _check_end(end_token, vocab_size: int):
     return tf.constant(end_token, tf.int32)
 
 
-def _check_length(model, length: int) -> None:
+def _check_length(name: str, model, length: int) -> None:
     if model.context_length is not None and length > model.context_length:
         raise ValueError(
-            f"num_steps: expected at most {model.context_length} tokens with the prompt, as many "
-            f"as the model can take, got {length}."
+            f"{name}: expected at most {model.context_length} tokens, prompt included, as many as "
+            f"the model can take, got {length}."
         )
 
 

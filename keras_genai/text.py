@@ -296,17 +296,23 @@ class LanguageModel(keras.Model):
         Arguments as `generate` and `autoregressive.beam_search` take them.
 
         Returns:
-            (texts, scores) for a text, lists of beam_width; for token ids as
-            `autoregressive.beam_search`.
+            (texts, scores): lists of beam_width for a text, a list of them for a list of texts;
+            for token ids as `autoregressive.beam_search`.
         """
-        tokens, decode = self._encode("prompt", prompt)
+        tokens, _ = self._encode("prompt", prompt)
         end = self._end_token(end)
         found, scores = autoregressive.beam_search(
             self, tokens, num_steps, beam_width, length_penalty, end_token=end
         )
-        if not isinstance(prompt, str):
+        if tokens is prompt:
             return found, scores
-        return [decode([row]) for row in found[0]], scores[0].tolist()
+        length = len(tokens[0])
+        texts = [
+            [self.tokenizer.decode(autoregressive.until_end(row, length, end)) for row in beams]
+            for beams in found
+        ]
+        scores = scores.tolist()
+        return (texts[0], scores[0]) if isinstance(prompt, str) else (texts, scores)
 
     def log_prob(self, tokens):
         """Return the log-likelihood in nats of text or token ids, in all and by token.

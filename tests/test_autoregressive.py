@@ -186,6 +186,11 @@ def test_a_sequence_ends_with_its_end_token():
     model = Bigrams(np.roll(np.eye(4), 1, axis=1))
     rows = generate(model, [[0], [3, 1], [2]], 4, end_token=3)
     assert [row.tolist() for row in rows] == [[0, 1, 2, 3], [3, 1, 2, 3], [2, 3]]
+    # What stands in the prompt ends nothing, even where another row is being continued.
+    rows = generate(model, [[0], [1, 3, 0, 1]], 4, end_token=3)
+    assert [row.tolist() for row in rows] == [[0, 1, 2, 3], [1, 3, 0, 1, 2, 3]]
+    tokens, _ = beam_search(model, np.array([[3, 1]]), 9, beam_width=1, end_token=3)
+    assert tokens.tolist() == [[[3, 1, 2, *[3] * 8]]]  # filled, though the loop stopped
     array = generate(model, np.array([[0], [1], [3]]), 4, end_token=3)
     assert array.tolist() == [[0, 1, 2, 3, 3], [1, 2, 3, 3, 3], [3, 0, 1, 2, 3]]
     assert generate(model, np.array([[0]]), 4).tolist() == [[0, 1, 2, 3, 0]]
@@ -375,9 +380,9 @@ def test_a_narrow_beam_keeps_the_state_of_its_sequences():
 def test_beams_keep_the_places_and_the_conditioning_of_their_prompt(length):
     model, conditioning = Positional(), told(2)
     prompt = np.random.default_rng(2).integers(9, size=(2, length))
-    tokens, scores = beam_search(model, prompt, 10, beam_width=3, conditioning=conditioning)
-    rows = tokens.reshape(6, length + 10)
-    expected = log_probs(model(rows[:, :-1], np.repeat(conditioning, 3, axis=0)), rows)
+    tokens, scores = beam_search(model, prompt, 10, beam_width=4, conditioning=conditioning)
+    rows = tokens.reshape(8, length + 10)
+    expected = log_probs(model(rows[:, :-1], np.repeat(conditioning, 4, axis=0)), rows)
     np.testing.assert_allclose(scores.ravel(), expected[:, length - 1 :].sum(axis=1), atol=1e-3)
     greedy = generate(model, prompt, 10, GREEDY, conditioning=conditioning)
     one, _ = beam_search(model, prompt, 10, beam_width=1, conditioning=conditioning)
@@ -446,7 +451,8 @@ def test_memory_of_the_state_does_not_grow_with_the_length(cell, states):
         (dict(prompt=[[0.5]]), "prompt: expected whole numbers, got an array of float64"),
         (dict(end_token=4), "end_token: expected token ids from 0 to 3, got values from 4 to 4"),
         (dict(num_steps=0), "num_steps: expected a whole number of at least 1, got 0"),
-        (dict(num_steps=20), "num_steps: expected at most 16 tokens with the prompt.* got 21"),
+        (dict(num_steps=20), "num_steps: expected at most 16 tokens, prompt included.* got 21"),
+        (dict(sampler=0.7), "sampler: expected a Sampler, as Sampler.* got 0.7"),
         (dict(sampler=Sampler(0)), "temperature: expected a number above 0, got 0; GREEDY"),
         (dict(sampler=Sampler(top_k=0)), "top_k: expected a whole number of at least 1"),
         (dict(sampler=Sampler(top_p=1.5)), "top_p: expected a number above 0 and up to 1"),

@@ -121,6 +121,12 @@ def test_text_in_text_out():
     assert model.generate("ab", 200, seed=1, end="\n").count("\n") == 1
     found, scores = model.beam_search("ab", 4, beam_width=3)
     assert len(found) == 3 and all(row.startswith("ab") for row in found)
+    both, both_scores = model.beam_search(["ab", "cd"], 4, beam_width=3)
+    assert both[0] == found and both_scores[0] == pytest.approx(scores, abs=1e-5)
+    assert len(both[1]) == 3 and all(row.startswith("cd") for row in both[1])
+    ended, _ = model.beam_search("a\nb", 20, beam_width=3, end="\n")
+    assert any(row.endswith("\n") for row in ended)
+    assert all(row.startswith("a\nb") and row[3:-1].count("\n") == 0 for row in ended)
     sums, nats = model.log_prob(found[0])
     assert nats.shape == (5,) and sums == pytest.approx(nats.sum(), abs=1e-5)
     assert scores[0] == pytest.approx(nats[1:].sum(), abs=1e-4)
