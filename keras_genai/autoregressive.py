@@ -17,7 +17,7 @@ take, None for any number), and two methods:
 
 A prompt is read in one block, what follows token by token, in a loop that is compiled once. Another
 prompt length, number of steps or seed does not compile it again: shapes are rounded up to powers of
-two, or to what the model can take. All random numbers are drawn before the loop, one for each token.
+two, or to what the model can take. All random numbers are drawn before the loop, one a token.
 
 Corrected from the article: it trains autoregressive models and diffusion alike by maximising "the
 posterior of data and latent variables". These have no latent variable, and `log_prob` is what is
@@ -31,7 +31,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_genai.inputs import check_size
+from keras_genai.inputs import check_range, check_size
 
 
 class Sampler(typing.NamedTuple):
@@ -422,11 +422,13 @@ def _round_up(length: int, smallest: int, largest: int | None = None) -> int:
 
 def check_tokens(name: str, tokens, vocab_size: int, minimum: int) -> list[np.ndarray]:
     """Return a list of int32 arrays; raise ValueError unless they are tokens of the vocabulary."""
-    if not isinstance(tokens, (list, tuple)) and np.ndim(tokens) != 2:
-        raise ValueError(
-            f"{name}: expected an array (batch, n) or a list of sequences, "
-            f"got shape {np.shape(tokens)}."
-        )
+    if not isinstance(tokens, (list, tuple)):
+        tokens = np.asarray(tokens)
+        if tokens.ndim != 2:
+            raise ValueError(
+                f"{name}: expected an array (batch, n) or a list of sequences, "
+                f"got shape {tokens.shape}."
+            )
     sequences = [np.asarray(row) for row in tokens]
     if not sequences:
         raise ValueError(f"{name}: expected at least one sequence, got none.")
@@ -436,13 +438,7 @@ def check_tokens(name: str, tokens, vocab_size: int, minimum: int) -> list[np.nd
                 f"{name}: expected sequences of at least {minimum} token ids, "
                 f"got shape {row.shape}."
             )
-        if not np.issubdtype(row.dtype, np.integer):
-            raise ValueError(f"{name}: expected whole numbers, got an array of {row.dtype}.")
-        if row.min() < 0 or row.max() >= vocab_size:
-            raise ValueError(
-                f"{name}: expected token ids from 0 to {vocab_size - 1}, "
-                f"got values from {row.min()} to {row.max()}."
-            )
+    check_range(name, np.concatenate(sequences), vocab_size, "token ids")
     return [row.astype("int32") for row in sequences]
 
 

@@ -130,13 +130,7 @@ def check_labels(labels, num_classes: int | None, count: int) -> np.ndarray | No
         labels = np.full(count, labels)
     if labels.shape != (count,):
         raise ValueError(f"labels: expected shape ({count},), got {labels.shape}.")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels: expected integers, got an array of {labels.dtype}.")
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
-            f"labels: expected integers from 0 to {num_classes - 1}, "
-            f"got values from {labels.min()} to {labels.max()}."
-        )
+    check_range("labels", labels, num_classes)
     return labels.astype("int32")
 
 
@@ -214,16 +208,11 @@ class Dropout(SavedSeed, layers.Dropout):
             super().load_own_variables(store)
 
 
-@keras.saving.register_keras_serializable(package="keras_genai")
-class ImageModel(keras.Model):
-    """A `keras.Model` that looks at its images and labels before it trains or evaluates on them.
+class CheckedModel(keras.Model):
+    """A `keras.Model` whose `check_data(x, y)` looks at what it is to train or be evaluated on.
 
     Arrays are checked whole. A `tf.data.Dataset` is taken as it is: it may be endless.
     """
-
-    @property
-    def image_shape(self) -> tuple:
-        return tuple(self.inputs[0].shape[1:])
 
     def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
         if is_array(x):
@@ -236,6 +225,15 @@ class ImageModel(keras.Model):
         if is_array(x):
             self.check_data(x, y)
         return super().evaluate(x, y, *args, **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="keras_genai")
+class ImageModel(CheckedModel):
+    """A model that looks at its images and labels before it trains or is evaluated on them."""
+
+    @property
+    def image_shape(self) -> tuple:
+        return tuple(self.inputs[0].shape[1:])
 
     def check_data(self, x, y=None):
         """Raise ValueError unless the arrays suit `fit(x, y)` or `fit([x, labels], y)`.

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_genai import autoregressive
 from keras_genai.autoregressive import Sampler
-from keras_genai.inputs import check_choice, is_array
+from keras_genai.inputs import CheckedModel, check_choice, check_range, check_size
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
@@ -231,7 +231,7 @@ def _tokenizers():
     return tokenizers
 
 
-class LanguageModel(keras.Model):
+class LanguageModel(CheckedModel):
     """A model from token ids (batch, n) to logits (batch, n, vocab_size) that writes.
 
     Its families have `initial_state` and `step` (see `autoregressive`). With a tokenizer,
@@ -323,11 +323,10 @@ class LanguageModel(keras.Model):
         sums, nats = autoregressive.log_prob(self, ids)
         return (float(sums[0]), nats[0]) if isinstance(tokens, str) else (sums, nats)
 
-    def fit(self, x=None, y=None, *args, **kwargs):
-        if is_array(x):
-            for name, tokens in (("x", x), ("y", y)):
-                autoregressive.check_tokens(name, tokens, self.vocab_size, minimum=1)
-        return super().fit(x, y, *args, **kwargs)
+    def check_data(self, x, y):
+        """Raise ValueError unless x and y are tokens of the vocabulary."""
+        for name, tokens in (("x", x), ("y", y)):
+            autoregressive.check_tokens(name, tokens, self.vocab_size, minimum=1)
 
     def get_config(self):
         tokenizer = self.tokenizer and keras.saving.serialize_keras_object(self.tokenizer)

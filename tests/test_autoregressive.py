@@ -448,7 +448,7 @@ def test_memory_of_the_state_does_not_grow_with_the_length(cell, states):
         (dict(prompt=np.zeros(3, int)), r"prompt: expected an array \(batch, n\) or a list"),
         (dict(prompt=[[0, 4]]), "prompt: expected token ids from 0 to 3, got values from 0 to 4"),
         (dict(prompt=[[-1]]), "prompt: expected token ids from 0 to 3, got values from -1"),
-        (dict(prompt=[[0.5]]), "prompt: expected whole numbers, got an array of float64"),
+        (dict(prompt=[[0.5]]), "prompt: expected token ids, got an array of float64"),
         (dict(end_token=4), "end_token: expected token ids from 0 to 3, got values from 4 to 4"),
         (dict(num_steps=0), "num_steps: expected a whole number of at least 1, got 0"),
         (dict(num_steps=20), "num_steps: expected at most 16 tokens, prompt included.* got 21"),
@@ -477,3 +477,15 @@ def test_bad_input_of_the_others():
         next(stream(model, [[0], [0, 1]], 3))
     with pytest.raises(ValueError, match="conditioning: expected None"):
         generate(language_model(), [[0]], 3, conditioning=np.zeros((1, 2)))
+
+
+def test_log_prob_of_more_than_the_model_can_take_names_its_tokens():
+    with pytest.raises(ValueError, match="^tokens: expected at most 600 tokens, .* got 601"):
+        log_prob(Positional(), np.zeros((1, 601), int), told(1))
+
+
+def test_sizes_may_be_numpys():
+    model, five = language_model(), np.int64(5)
+    assert generate(model, [[1]], five, Sampler(top_k=five))[0].shape == (6,)
+    assert len(list(stream(model, [[1]], five))) == 5
+    assert beam_search(model, [[1]], five, five)[0].shape == (1, 5, 6)

@@ -168,6 +168,10 @@ def test_ids_outside_the_vocabulary_are_refused_before_training():
             model.fit(np.full((4, 5), bad), x)
         with pytest.raises(ValueError, match="y: expected token ids from 0 to 3"):
             model.fit(x, np.full((4, 5), bad))
+        with pytest.raises(ValueError, match="y: expected token ids from 0 to 3"):
+            model.fit(x, x, validation_data=(x, np.full((4, 5), bad)))
+        with pytest.raises(ValueError, match="x: expected token ids from 0 to 3"):
+            model.evaluate(np.full((4, 5), bad), x)
     with pytest.raises(ValueError, match="expected token ids from 0 to 3"):
         model.generate([[0, 4]])
 
