@@ -162,10 +162,15 @@ def lstm_gates(model, text) -> dict:
 
     Returns:
         "input", "forget" and "output" gates, each (n, units) in (0, 1), and the "cell" state.
+
+    Raises:
+        ValueError: for cells without gates, and for a model without a tokenizer.
     """
     layer = model.recurrent[0]
     if not isinstance(layer, layers.LSTM):
         raise ValueError(f'model: expected cells with gates, "lstm", got {layer.name}.')
+    if model.tokenizer is None:
+        raise ValueError("model: expected one with a tokenizer, since it is to read a text.")
     kernel, recurrent_kernel, bias = layer.get_weights()
     h = c = np.zeros(layer.units)
     gates = {"input": [], "forget": [], "output": [], "cell": []}

@@ -68,7 +68,13 @@ class CharacterTokenizer:
         return ids[places]
 
     def decode(self, ids) -> str:
-        """Return the text of ids (n,)."""
+        """Return the text of ids (n,).
+
+        Raises:
+            ValueError: for an id that is no token's.
+        """
+        ids = np.asarray(ids, None if len(ids) else "int32")
+        check_range("ids", ids, self.vocab_size, "token ids")
         characters = self.characters if self.unknown == "raise" else [UNKNOWN, *self.characters]
         return "".join(characters[i] for i in ids)
 
@@ -139,6 +145,7 @@ class GPT2Tokenizer:
     def _train(cls, text, vocab_size, first=(), last=()):
         """Learn a vocabulary from a text, with special tokens before and behind it."""
         _check_text(text)
+        vocab_size = check_size("vocab_size", vocab_size)
         smallest = 256 + len(first) + len(last)
         if vocab_size < smallest:
             raise ValueError(
@@ -186,8 +193,14 @@ class GPT2Tokenizer:
         return np.asarray(self._tokenizer.encode(text).ids, "int32")
 
     def decode(self, ids) -> str:
-        """Return the text of ids (n,)."""
-        return self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
+        """Return the text of ids (n,).
+
+        Raises:
+            ValueError: for an id that is no token's.
+        """
+        ids = np.asarray(ids, None if len(ids) else "int32")
+        check_range("ids", ids, self.vocab_size, "token ids")
+        return self._tokenizer.decode(ids.tolist(), skip_special_tokens=False)
 
     def get_config(self):
         return {"definition": self.definition}
@@ -344,7 +357,10 @@ class LanguageModel(CheckedModel):
             return prompt, lambda tokens: tokens
         if self.tokenizer is None:
             raise ValueError(f"{name}: expected token ids, since the model has no tokenizer.")
-        tokens = [self.tokenizer.encode(text) for text in texts]
+        try:
+            tokens = [self.tokenizer.encode(text) for text in texts]
+        except ValueError as error:
+            raise ValueError(f"{name}{str(error).removeprefix('text')}") from error
         if isinstance(prompt, str):
             return tokens, lambda rows: self.tokenizer.decode(rows[0])
         return tokens, lambda rows: [self.tokenizer.decode(row) for row in rows]

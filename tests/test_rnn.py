@@ -71,6 +71,8 @@ def test_gates_against_numpy_and_keras():
     assert np.all(np.abs(gates["cell"][1:] - kept) <= gates["input"][1:] + 1e-6)
     with pytest.raises(ValueError, match="model: expected cells with gates"):
         lstm_gates(build_language_model(3, "gru", 4, 5, tokenizer=tokenizer), "abc")
+    with pytest.raises(ValueError, match="model: expected one with a tokenizer"):
+        lstm_gates(build_language_model(3, "lstm", 4, 5), "abc")
 
 
 def test_gradient_norms_against_differences():

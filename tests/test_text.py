@@ -84,6 +84,17 @@ def test_bad_tokenizers():
         CharacterTokenizer("ab", unknown="drop")
     with pytest.raises(ValueError, match="vocab_size: expected at least 257, 256 bytes and"):
         GPT2Tokenizer.train("abc", 100)
+    with pytest.raises(ValueError, match="vocab_size: expected a whole number .* got 'x'"):
+        GPT2Tokenizer.train("abc", "x")
+
+
+@pytest.mark.parametrize("make", [lambda: CharacterTokenizer("ab"), GPT2Tokenizer.gpt2])
+def test_ids_of_no_token_are_not_decoded(make):
+    tokenizer = make()
+    assert tokenizer.decode([]) == ""
+    for bad in (-1, tokenizer.vocab_size):
+        with pytest.raises(ValueError, match="ids: expected token ids from 0 to .* got values fro"):
+            tokenizer.decode([bad])
 
 
 def test_without_its_extra_the_error_names_it(monkeypatch):
@@ -144,8 +155,10 @@ def test_a_character_of_several_tokens_is_streamed_when_it_is_whole(gpt2, monkey
 
 def test_bad_prompts():
     model = language_model(CharacterTokenizer("abcd"))
-    with pytest.raises(ValueError, match="text: expected a string of at least one character"):
+    with pytest.raises(ValueError, match="^prompt: expected a string of at least one character"):
         model.generate("")
+    with pytest.raises(ValueError, match="^end: expected characters of the vocabulary, got 'x'"):
+        model.generate("a", end="x")
     with pytest.raises(ValueError, match="got 'x' at position 1"):
         model.generate("axb")
     with pytest.raises(ValueError, match="end: expected a text of one token, got 'ab', of 2"):
