@@ -78,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=pathlib.Path, metavar="FILE", help="[NAME.png; a text is printed]"
     )
     command.add_argument("--label", type=_seed, metavar="K", help="images: class of all, else all")
-    command.add_argument("--prompt", metavar="TEXT", help="text: what it begins with [a new line]")
+    command.add_argument(
+        "--prompt", metavar="TEXT", help="text: what it begins with [a new line, if known]"
+    )
     command.add_argument("--length", type=_count, metavar="N", help="text: tokens to add [400]")
     command.add_argument("--temperature", type=float, metavar="T", help="text: see Sampler [0.8]")
     command.add_argument("--top-k", type=_count, metavar="K", help="text: see Sampler [all]")
@@ -217,7 +219,7 @@ def _generate_text(model, options) -> int:
     _refuse(options, ("label",), "for a model that is told a class")
     temperature = 0.8 if options.temperature is None else options.temperature
     sampler = Sampler(temperature, options.top_k, options.top_p)
-    prompt = "\n" if options.prompt is None else options.prompt
+    prompt = _first_text(model.tokenizer) if options.prompt is None else options.prompt
     length = options.length or 400
     streams = [
         model.stream(prompt, length, sampler, options.seed + i) for i in range(options.count or 1)
@@ -240,6 +242,17 @@ def _generate_text(model, options) -> int:
     for piece in pieces():
         print(piece, end="", flush=True)
     return 0
+
+
+def _first_text(tokenizer) -> str:
+    """Return what a text begins with if nothing is given: a new line, or else the first token."""
+    if tokenizer is None:
+        raise UsageError("expected a model with a tokenizer, since text is asked for")
+    try:
+        tokenizer.encode("\n")
+        return "\n"
+    except ValueError:
+        return tokenizer.decode([0])
 
 
 def _refuse(options, names, reason: str) -> None:
@@ -379,4 +392,5 @@ def _measure(recipe: Recipe, model, run: dict, data) -> dict:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # what a terminal cannot show becomes "?"
     sys.exit(main())

@@ -145,7 +145,7 @@ def load_text(path) -> str:
         ValueError: if it is empty, or no text in UTF-8.
     """
     try:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
+        text = pathlib.Path(path).read_text(encoding="utf-8-sig")  # with a byte order mark or not
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read as a text in UTF-8 ({error}).") from error
     if not text.strip():

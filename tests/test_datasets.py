@@ -212,3 +212,9 @@ def test_bad_texts_and_series(tmp_path):
             load(path)
     with pytest.raises(ValueError, match="nowhere: cannot be read"):
         datasets.load_text(tmp_path / "nowhere")
+
+
+def test_a_byte_order_mark_is_no_character_of_the_text(tmp_path):
+    path = tmp_path / "own.txt"
+    path.write_text("abc", encoding="utf-8-sig")
+    assert datasets.load_text(path) == "abc"

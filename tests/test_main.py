@@ -22,6 +22,8 @@ from keras_genai.__main__ import main
 from keras_genai.callbacks import SaveEachEpoch
 from keras_genai.gan import GAN, build_discriminator, build_generator
 from keras_genai.recipes import RECIPES
+from keras_genai.rnn import build_language_model
+from keras_genai.text import CharacterTokenizer
 from keras_genai.vae import VAE, build_decoder, build_encoder
 
 
@@ -343,10 +345,13 @@ def test_generate_writes_text(own, tmp_path, capsys):
     assert main([*arguments, "--prompt", "Alice", "--count", "2"]) == 0
     both = capsys.readouterr().out
     assert both.startswith(written) and both.count("Alice") == 2
+    capsys.readouterr()
+    assert main(arguments) == 0  # begins with a new line, which is not printed
+    assert len(capsys.readouterr().out) == 30 + 1
     assert main([*arguments, "--top-k", "1", "--temperature", "0.5", "--top-p", "0.9"]) == 0
     for wrong, message in (
         (["--prompt", "Alice \u56db"], "got '\u56db' at position 6"),
-        (["--prompt", ""], "text: expected a string of at least one character"),
+        (["--prompt", ""], "prompt: expected a string of at least one character"),
         (["--temperature", "0"], "temperature: expected a number above 0, got 0"),
         (["--top-p", "2"], "top_p: expected a number above 0 and up to 1"),
         (["--label", "3"], "--label: for a model that is told a class"),
@@ -354,6 +359,18 @@ def test_generate_writes_text(own, tmp_path, capsys):
         assert main([*arguments, *wrong, "--output", str(tmp_path / "a.txt")]) == 2
         assert message in capsys.readouterr().err
     assert (tmp_path / "a.txt").read_text() == written  # nothing was lost
+
+
+def test_a_text_without_new_lines_begins_with_the_first_character(tmp_path, capsys):
+    tokenizer = CharacterTokenizer("xyz")
+    model = build_language_model(3, "gru", 4, 4, tokenizer=tokenizer)
+    model.save(tmp_path / "model.keras")
+    assert main(["generate", str(tmp_path / "model.keras"), "--length", "9"]) == 0
+    written = capsys.readouterr().out
+    assert written.startswith("x") and len(written) == 1 + 9 + 1
+    build_language_model(3, "gru", 4, 4).save(tmp_path / "model.keras")
+    assert main(["generate", str(tmp_path / "model.keras"), "--length", "9"]) == 2
+    assert "expected a model with a tokenizer" in capsys.readouterr().err
 
 
 # Bad input: exit code 2, and one line.
@@ -380,7 +397,10 @@ def test_generate_writes_text(own, tmp_path, capsys):
         (["generate", "article4-vae", "--output", "{file}/a.png"], "{file}/a.png"),
         (["generate", "article4-vae", "--prompt", "a"], "--prompt: for a model that writes text"),
         (["train", "article3-lstm", "--data", "{file}"], "expected a text, got an empty file"),
-        (["train", "article3-lstm", "--data", "{folder}/damaged.keras"], "at least 1280 characters"),
+        (
+            ["train", "article3-lstm", "--data", "{folder}/damaged.keras"],
+            "at least 1280 characters",
+        ),
         (["train", "article3-forecast", "--data", "{file}"], "expected a CSV file with a heading"),
         (["generate", "article4-cnn"], "a cnn, which generates nothing"),
         (["paint"], "invalid choice: 'paint'"),
@@ -417,3 +437,11 @@ def test_package_runs_as_a_module():
         capture_output=True, text=True, env=environment,
     )  # fmt: skip
     assert done.returncode == 2 and done.stderr.startswith("keras_genai: nothing: no such recipe")
+
+
+def test_what_a_terminal_cannot_show_becomes_a_question_mark():
+    root = str(pathlib.Path(keras_genai.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "keras_genai", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "English?Chinese" in done.stdout
