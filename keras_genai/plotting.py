@@ -194,15 +194,16 @@ def plot_gates(text, gates: dict, units: int = 24) -> Figure:
     Args:
         text: of n characters.
         gates: from `rnn.lstm_gates`: "input", "forget", "output" and "cell", each (n, units).
-        units: how many of them to draw, evenly from the slowest to the fastest.
+        units: how many of them to draw at most, evenly from the slowest to the fastest.
 
     Raises:
-        ValueError: if the gates are those of another text.
+        ValueError: if the gates are those of another text, or for units below 1.
     """
     if len(gates["cell"]) != len(text):
         raise ValueError(f"text: expected {len(gates['cell'])} characters, got {len(text)}.")
     shown = {**gates, "cell": np.tanh(gates["cell"])}
-    changes = np.abs(np.diff(shown["cell"], axis=0)).mean(axis=0)
+    changes = np.abs(np.diff(shown["cell"], axis=0)).sum(axis=0)
+    units = min(check_size("units", units), len(changes))
     places = np.linspace(0, len(changes) - 1, units).round().astype(int)
     drawn = np.argsort(changes)[places]
     figure = Figure(figsize=(0.16 * len(text) + 1, 1.8 * len(shown)), layout="constrained")

@@ -148,5 +148,10 @@ def test_gates_are_drawn_a_column_a_character():
         values = np.tanh(gates[name]) if name == "cell" else gates[name]
         np.testing.assert_allclose(axes.images[0].get_array(), values[:, [0, 5]].T)
         assert [label.get_text() for label in axes.get_xticklabels()] == list("abca")
+    assert plot_gates("abca", gates, units=99).axes[0].images[0].get_array().shape == (9, 4)
+    first = {name: values[:1] for name, values in gates.items()}
+    assert plot_gates("a", first, units=3).axes[0].images[0].get_array().shape == (3, 1)
     with pytest.raises(ValueError, match="text: expected 4 characters, got 3"):
         plot_gates("abc", gates)
+    with pytest.raises(ValueError, match="units: expected a whole number of at least 1, got 0"):
+        plot_gates("abca", gates, units=0)
