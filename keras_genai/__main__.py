@@ -8,7 +8,6 @@ import csv
 import datetime
 import importlib.metadata
 import json
-import math
 import os
 import pathlib
 import platform
@@ -135,7 +134,7 @@ def train(options) -> int:
     if options.resume and saved.exists():
         model = _checked(load_model, saved)
         _set_pace(model.optimizer, recipe.count_steps(run))
-        first_epoch = int(model.optimizer.iterations) // math.ceil(data.count / run["batch_size"])
+        first_epoch = int(model.optimizer.iterations) // recipe.count_steps(run, epochs=1)
         run["epochs"] = max(run["epochs"], first_epoch)
     else:
         model = recipe.create(run["seed"], recipe.count_steps(run), **data.facts)

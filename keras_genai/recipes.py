@@ -55,9 +55,10 @@ class Recipe:
         self.compile(model, steps)
         return model
 
-    def count_steps(self, run: dict) -> int:
-        """Return the number of training steps of a run, by its count, batch_size and epochs."""
-        return run["epochs"] * math.ceil(run["count"] / run["batch_size"])
+    def count_steps(self, run: dict, epochs: int | None = None) -> int:
+        """Return the number of training steps of a run, or of so many epochs of it."""
+        epochs = run["epochs"] if epochs is None else epochs
+        return epochs * math.ceil(run["count"] / run["batch_size"])
 
 
 def _article1_vae(seed, num_classes=None):

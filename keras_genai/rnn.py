@@ -137,7 +137,7 @@ class RecurrentLanguageModel(LanguageModel):
             x = x[:, 0]
             for layer, old in zip(self.recurrent, state):
                 x, new = layer.cell(x, old)
-                new_state.append(list(new) if isinstance(new, (list, tuple)) else [new])
+                new_state.append(list(new))
             return self.head(x)[:, None], new_state
         mask = None
         if length is not None:  # where it is False, a layer keeps its state
@@ -212,7 +212,9 @@ def gradient_norms(model, tokens, target) -> np.ndarray:
 def build_forecaster(window, horizon=1, cell="lstm", units=64) -> keras.Model:
     """Build a recurrent forecaster of the next values of a series.
 
-        forecaster = build_forecaster(window=104, horizon=52)
+        sunspots = datasets.load_sunspots()  # yearly, with a period of some 11 years
+        past, future = datasets.series_windows(sunspots, window=44, horizon=11)
+        forecaster = build_forecaster(window=44, horizon=11)
         forecaster.compile("adam", loss="mae")
         forecaster.fit(past, future)
 

@@ -434,9 +434,7 @@ class Series:
         from keras_genai import datasets
 
         series, first = data.held_out
-        past, _ = datasets.series_windows(
-            series[: 1 - ahead or None], self.window, 1, first + 1 - ahead
-        )
+        past, _ = datasets.series_windows(series, self.window, ahead, first + 1 - ahead)
         return model.predict(past, batch_size=500, verbose=0)[:, ahead - 1]
 
     def measure(self, model, data) -> dict:

@@ -129,12 +129,15 @@ class GPT2Tokenizer:
             vocabulary: path of the JSON file, token to id ("vocab.json", "encoder.json").
             merges: path of the list of merges ("merges.txt", "vocab.bpe").
         """
-        bpe = _tokenizers().models.BPE.from_file(str(vocabulary), str(merges))
-        return cls._byte_level(bpe)
+        tokenizer = _byte_level(_tokenizers().models.BPE.from_file(str(vocabulary), str(merges)))
+        tokenizer.add_special_tokens([cls.END])
+        return cls(tokenizer.to_str())
 
     @classmethod
     def train(cls, text: str, vocab_size: int):
-        """Learn the merges from a text. The last of its vocab_size tokens ends a text.
+        """Learn the merges from a text: at most vocab_size tokens, the last of which ends a text.
+
+        A short text has fewer pairs to merge.
 
         Raises:
             ValueError: for an empty text, or a vocabulary without room for the 256 bytes.
@@ -153,7 +156,7 @@ class GPT2Tokenizer:
                 f"{', '.join(first + last)}, got {vocab_size}."
             )
         tokenizers = _tokenizers()
-        learned = cls._byte_level(tokenizers.models.BPE())._tokenizer
+        learned = _byte_level(tokenizers.models.BPE())
         trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=vocab_size - len(last),
             special_tokens=list(first),
@@ -163,16 +166,6 @@ class GPT2Tokenizer:
         learned.train_from_iterator([text], trainer)
         learned.add_special_tokens(list(last))
         return cls(learned.to_str())
-
-    @classmethod
-    def _byte_level(cls, bpe):
-        tokenizers = _tokenizers()
-        tokenizer = tokenizers.Tokenizer(bpe)
-        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = tokenizers.decoders.ByteLevel()
-        if tokenizer.get_vocab_size():
-            tokenizer.add_special_tokens([cls.END])
-        return cls(tokenizer.to_str())
 
     @property
     def vocab_size(self) -> int:
@@ -218,7 +211,7 @@ class TranslationTokenizer(GPT2Tokenizer):
 
     @classmethod
     def train(cls, text: str, vocab_size: int):
-        """Learn the merges from a text; the vocabulary begins with the three.
+        """Learn the merges from a text: at most vocab_size tokens, the three special ones first.
 
         Raises:
             ValueError: for an empty text, or a vocabulary without room for the 256 bytes.
@@ -232,6 +225,15 @@ def check_tokenizer(name: str, tokenizer, vocab_size: int) -> None:
         raise ValueError(
             f"{name}: expected {vocab_size} tokens, as the model has, got {tokenizer.vocab_size}."
         )
+
+
+def _byte_level(model):
+    """Return a tokenizer of the `tokenizers` library that spells every text in bytes."""
+    tokenizers = _tokenizers()
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    return tokenizer
 
 
 def _tokenizers():
