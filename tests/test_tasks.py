@@ -21,6 +21,8 @@ def test_forecasts_are_measured_on_the_values_that_they_are_for():
     assert first == 2055 and data.train[0].shape == (2055 - 260 - 52 + 1, 260)
     assert np.shares_memory(data.train[0], series)
     assert data.train[1].max() <= series[:first].max()  # nothing that is held out
+    assert task.validation(data)["validation_data"][1].min() >= series[first:].min()
+    assert len(task.validation(data)["validation_data"][1]) == len(series) - first - 52 + 1
     # What was seen last, taken for every week to come: the error is that of persistence.
     last = forecaster(lambda past: np.repeat(past[:, -1:], 52, axis=1))
     figures = task.measure(last, data)

@@ -119,6 +119,13 @@ def test_the_vocabulary_travels_inside_the_saved_model(tmp_path, make):
     assert loaded.generate(SOME, 20, seed=1) == model.generate(SOME, 20, seed=1)
 
 
+def test_unknown_characters_are_mapped_after_saving_too(tmp_path):
+    model = language_model(CharacterTokenizer("abc", unknown="map"))
+    model.save(tmp_path / "model.keras")
+    tokenizer = keras_genai.load_model(tmp_path / "model.keras").tokenizer
+    assert tokenizer.decode(tokenizer.encode("axb")) == "a\ufffdb"
+
+
 def test_text_in_text_out():
     model = language_model(CharacterTokenizer("abcd\n"))
     one = model.generate("ab", 12, seed=1)
@@ -151,6 +158,8 @@ def test_a_character_of_several_tokens_is_streamed_when_it_is_whole(gpt2, monkey
     tokens = lambda *arguments, **options: iter(ids[:, None])  # noqa: E731
     monkeypatch.setattr(text.autoregressive, "stream", tokens)
     assert list(model.stream("x")) == ["a", "四", "\N{ROCKET}", "\ufffdb"]
+    ids = ids[:2]  # ends within a character
+    assert list(model.stream("x")) == ["a", "\ufffd"]
 
 
 def test_bad_prompts():
