@@ -7,7 +7,9 @@ long, then a question: which one was first? Both networks have as many parameter
 first on the shortest gap, then on the next one; the gradient is clipped.
 
 Gradient: how much the loss at the end depends on each token before, by its distance: in new
-networks, in trained ones, and in a new RNN whose recurrent weights are twice as large.
+networks, in trained ones, and in a new RNN whose recurrent weights are twice as large: there it
+explodes. A few steps of gradient descent show what that does to the weights, and what clipping is
+for.
 """
 
 import argparse
@@ -40,9 +42,7 @@ def main():
         recalled = [recall(model, gap, options.steps) for gap in GAPS]
         left.plot(GAPS, recalled, "o-", label=cell)
         models[f"{cell}, trained"] = model
-    models["simple_rnn, new, weights doubled"] = doubled = build("simple_rnn")
-    kernel, recurrent, bias = doubled.recurrent[0].get_weights()
-    doubled.recurrent[0].set_weights([kernel, 2 * recurrent, bias])
+    models["simple_rnn, new, weights doubled"] = build_doubled()
     left.axhline(100 / SYMBOLS, color="gray", linestyle=":", label="guessing")
     left.set(xscale="log", xticks=GAPS, xticklabels=GAPS, xlabel="gap", ylabel="recalled, %")
     left.minorticks_off()
@@ -51,10 +51,16 @@ def main():
     for name, model in models.items():
         norms = gradient_norms(model, tokens, target)[::-1]
         right.plot(norms, label=name)
-        print(f"gradient, {name}: {norms[0]:.2g} at distance 0, {norms[-1]:.2g} at 199")
+        print(
+            f"gradient, {name}: {norms[0]:.2g} at distance 0, {norms[-1]:.2g} at 199, "
+            f"{norms.min():.2g} at least"
+        )
     right.set(yscale="log", xlabel="distance from the end", ylabel="norm of the gradient")
     right.legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(options.output, dpi=100)
+    for clipnorm in (None, 1.0):
+        before, after = explode(clipnorm)
+        print(f"largest recurrent weight, clipped at {clipnorm}: {before:.2f}, then {after:.2f}")
 
 
 def build(cell):
@@ -63,6 +69,22 @@ def build(cell):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(2e-3, global_clipnorm=1.0), loss)
     return model
+
+
+def build_doubled():
+    model = build("simple_rnn")
+    kernel, recurrent, bias = model.recurrent[0].get_weights()
+    model.recurrent[0].set_weights([kernel, 2 * recurrent, bias])
+    return model
+
+
+def explode(clipnorm):
+    """Return the largest recurrent weight of the doubled RNN before and after 20 steps."""
+    model = build_doubled()
+    model.compile(keras.optimizers.SGD(0.1, global_clipnorm=clipnorm), model.loss)
+    before = np.abs(model.recurrent[0].get_weights()[1]).max()
+    recall(model, 100, 20)
+    return before, np.abs(model.recurrent[0].get_weights()[1]).max()
 
 
 def draw(gap, count, seed):
