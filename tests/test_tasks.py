@@ -84,9 +84,16 @@ def test_a_users_own_text_and_series(tmp_path):
 def test_a_text_too_short_to_hold_a_window_out_is_refused_by_name(tmp_path, length):
     path = tmp_path / "own.txt"
     path.write_text("a" * length)
-    message = f"own.txt: expected at least 1280 characters, .* 128 held out, got {length}"
+    message = f"own.txt: expected at least 1280 characters, .* is held out, got {length}"
     with pytest.raises(ValueError, match=message):
         tasks.Text().load(path)
+
+
+def test_a_text_of_too_few_byte_pairs_to_hold_a_window_out_is_refused_by_name(tmp_path):
+    path = tmp_path / "own.txt"
+    path.write_text("abcd " * 400)
+    with pytest.raises(ValueError, match="own.txt: expected more than 128 tokens in the last ten"):
+        tasks.Text(vocab_size=300).load(path)
 
 
 @pytest.mark.parametrize("length, counts", [(300, "270 and 30"), (400, "360 and 40")])
