@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--resume", action="store_true", help="go on after the last whole epoch")
     command.set_defaults(command=train)
 
-    command = commands.add_parser("generate", help="draw images to a PNG file, or write text")
+    command = commands.add_parser(
+        "generate", help="draw images to a PNG file, write or translate text"
+    )
     command.add_argument("source", metavar="NAME-OR-FILE.keras", help="shipped weights, or a file")
     command.add_argument("--count", type=_count, metavar="N", help="images [64], or texts [1]")
     command.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the noise [0]")
@@ -84,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--temperature", type=float, metavar="T", help="text: see Sampler [0.8]")
     command.add_argument("--top-k", type=_count, metavar="K", help="text: see Sampler [all]")
     command.add_argument("--top-p", type=float, metavar="P", help="text: see Sampler [1]")
+    command.add_argument(
+        "--weights", metavar="NAME-OR-FOLDER", help="article4-gpt2: published ones, such as gpt2"
+    )
     command.set_defaults(command=generate)
     return parser
 
@@ -180,11 +185,16 @@ def generate(options) -> int:
     """Draw from shipped weights or a file of one's own: images to a file, text to the screen."""
     from keras_genai import load_model, pretrained
     from keras_genai.text import LanguageModel
+    from keras_genai.transformer import Seq2SeqTransformer
 
-    if options.source.endswith(".keras"):
+    if options.weights is not None:
+        model = _load_gpt2(options)
+    elif options.source.endswith(".keras"):
         model = _checked(load_model, options.source)
     else:
         model = _checked(pretrained.load, _recipe(options.source).name)
+    if isinstance(model, Seq2SeqTransformer):
+        return _translate(model, options)
     if not hasattr(model, "generate"):
         raise UsageError(f"{options.source}: a {model.name}, which generates nothing")
     if isinstance(model, LanguageModel):
@@ -192,7 +202,26 @@ def generate(options) -> int:
     return _generate_images(model, options)
 
 
-TEXT_ONLY = ("prompt", "length", "temperature", "top_k", "top_p")
+def _load_gpt2(options):
+    from keras_genai.checkpoints import load_gpt2
+    from keras_genai.text import GPT2Tokenizer
+
+    if options.source != "article4-gpt2":
+        raise UsageError("--weights: for article4-gpt2")
+    return _checked(load_gpt2, options.weights, _checked(GPT2Tokenizer.gpt2))
+
+
+def _translate(model, options) -> int:
+    """Translate a text, or the lines of a text, by beam search."""
+    _refuse(options, ("count", "label", "length", *SAMPLER), "for a model that draws")
+    if options.prompt is None:
+        raise UsageError("--prompt: expected a text to translate")
+    lines = [line for line in options.prompt.splitlines() if line.strip()]
+    return _write((line + "\n" for line in _checked(model.translate, lines, 4)), options.output)
+
+
+SAMPLER = ("temperature", "top_k", "top_p")
+TEXT_ONLY = ("prompt", "length", *SAMPLER)
 
 
 def _generate_images(model, options) -> int:
@@ -212,7 +241,7 @@ def _generate_images(model, options) -> int:
 
 
 def _generate_text(model, options) -> int:
-    """Write texts piece by piece, to the screen or to a file."""
+    """Write texts, each piece as soon as it is drawn."""
     from keras_genai.autoregressive import Sampler
 
     _refuse(options, ("label",), "for a model that is told a class")
@@ -220,6 +249,8 @@ def _generate_text(model, options) -> int:
     sampler = Sampler(temperature, options.top_k, options.top_p)
     prompt = _first_text(model.tokenizer) if options.prompt is None else options.prompt
     length = options.length or 400
+    if options.length is None and model.context_length is not None:
+        length = min(length, model.context_length - len(_checked(model.tokenizer.encode, prompt)))
     streams = [
         model.stream(prompt, length, sampler, options.seed + i) for i in range(options.count or 1)
     ]
@@ -234,11 +265,16 @@ def _generate_text(model, options) -> int:
             yield from stream
             yield "\n"
 
-    if options.output is not None:
-        _checked(options.output.write_text, "".join(pieces()), "utf-8")
-        print(options.output)
+    return _write(pieces(), options.output)
+
+
+def _write(pieces, output) -> int:
+    """Write a text piece by piece, to the screen or to a file."""
+    if output is not None:
+        _checked(output.write_text, "".join(pieces), "utf-8")
+        print(output)
         return 0
-    for piece in pieces():
+    for piece in pieces:
         print(piece, end="", flush=True)
     return 0
 
@@ -265,7 +301,7 @@ def _checked(function, *arguments):
     """Call the function; what it has to say against its input becomes one line on the terminal."""
     try:
         return function(*arguments)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise UsageError(" ".join(str(error).split())) from error
 
 

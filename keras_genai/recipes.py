@@ -261,7 +261,7 @@ _RECIPES = (
         task=tasks.Translation(vocab_size=4000),
         build=_translator,
         compile=_compile_translator,
-        epochs=30,
+        epochs=40,
         batch_size=64,
         figure="BLEU of 1,000 held-out sentences",
         expected=40,
