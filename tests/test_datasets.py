@@ -175,6 +175,57 @@ def test_windows_begin_elsewhere_in_each_epoch_and_alike_from_one_seed():
         datasets.count_windows(15, 8)
 
 
+def pairs(seed, epochs):
+    """50 pairs of lengths 1 to 29: all tokens of both of pair i are i + 1."""
+    epoch = tf.Variable(0, dtype=tf.int64)
+    lengths = np.random.default_rng(0).integers(1, 30, size=(2, 50, 1))
+    sources, targets = (np.arange(29) < lengths) * (1 + np.arange(50))[:, None]
+    dataset = datasets.pair_batches(sources, targets, 8, seed, epoch)
+    for number in epochs:
+        epoch.assign(number)
+        yield list(dataset.as_numpy_iterator())
+
+
+def test_pairs_of_like_length_make_a_batch_each_pair_once():
+    for batches in pairs(seed=0, epochs=range(3)):
+        assert sorted(len(source) for source, _ in batches) == [2, 8, 8, 8, 8, 8, 8]
+        ranges = []
+        for source, target in batches:
+            # Sources stay with their targets; no column more than a multiple of 8 needs.
+            np.testing.assert_array_equal(source[:, 0], target[:, 0])
+            lengths = np.maximum(*(np.count_nonzero(x, axis=1) for x in (source, target)))
+            assert source.shape == target.shape == (len(source), -(-lengths.max() // 8) * 8)
+            ranges.append((lengths.min(), lengths.max()))
+        rows = np.concatenate([source[:, 0] for source, _ in batches])
+        assert sorted(rows) == list(range(1, 51))
+        assert ranges != sorted(ranges)  # not the shortest first
+        ranges.sort()
+        assert all(longest <= next for (_, longest), (next, _) in zip(ranges, ranges[1:]))
+
+
+def test_order_of_pairs_depends_on_seed_and_epoch_alone():
+    def flat(seed, epochs):
+        return [np.concatenate([x[:, 0] for x, _ in b]).tolist() for b in pairs(seed, epochs)]
+
+    first, second, third = flat(0, [0, 1, 2])
+    assert len({tuple(order) for order in (first, second, third)}) == 3
+    assert flat(0, [2]) == [third] and flat(0, [1, 0]) == [second, first]
+    assert flat(1, [0]) != [first]
+    # Of those of one length, others come together in each epoch.
+    batches = [{frozenset(x[:, 0].tolist()) for x, _ in b} for b in pairs(0, [0, 1])]
+    assert batches[0] != batches[1]
+
+
+def test_translations_are_whole(tmp_path):
+    translations = datasets.load_translations()
+    assert len(translations) == 15318 and all(len(pair) == 2 for pair in translations)
+    chinese = [any("\u4e00" <= c <= "\u9fff" for c in text) for _, text in translations]
+    assert np.mean(chinese) > 0.99
+    path = tmp_path / "own.tsv"
+    path.write_bytes("a b\t\u7532\r\n\nc\t\u4e59\n".encode())
+    assert datasets.load_pairs(path) == [("a b", "\u7532"), ("c", "\u4e59")]
+
+
 def test_gaps_of_a_series_lie_on_a_line():
     co2 = datasets.load_co2()
     assert co2.shape == (2284,) and co2.dtype == "float32" and np.isfinite(co2).all()
@@ -218,3 +269,11 @@ def test_a_byte_order_mark_is_no_character_of_the_text(tmp_path):
     path = tmp_path / "own.txt"
     path.write_text("abc", encoding="utf-8-sig")
     assert datasets.load_text(path) == "abc"
+
+
+@pytest.mark.parametrize("line", ["c", "c\t", " \td", "c\td\te"])
+def test_a_line_that_is_no_pair_is_named(tmp_path, line):
+    path = tmp_path / "own.tsv"
+    path.write_text(f"a\tb\n{line}\ne\tf\n")
+    with pytest.raises(ValueError, match="own.tsv: expected two sentences and a tab in .* 2"):
+        datasets.load_pairs(path)

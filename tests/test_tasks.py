@@ -4,10 +4,11 @@ import types
 
 import numpy as np
 import pytest
+import sacrebleu
 
 from keras_genai import datasets, tasks
 from keras_genai.rnn import build_language_model
-from keras_genai.text import CharacterTokenizer
+from keras_genai.text import CharacterTokenizer, TranslationTokenizer
 
 
 def forecaster(forecast):
@@ -67,6 +68,67 @@ def test_a_model_that_knows_nothing_has_the_logarithm_of_the_vocabulary():
     assert task.measure(model, data)["measured"] == pytest.approx(np.log(82), rel=1e-5)
     x, y = task.validation(data)["validation_data"]
     assert x.shape == (7, 128) and np.array_equal(x[:, 1:], y[:, :-1])
+
+
+def test_translations_hold_the_last_thousand_out():
+    data = tasks.Translation(vocab_size=300).load()
+    whole = datasets.load_translations()
+    assert data.count == 14318 and data.held_out[0] == whole[-1000:]
+    tokenizers = [TranslationTokenizer(data.facts[f"{x}_tokenizer"]) for x in ("input", "target")]
+    longest = 0
+    for part, pairs in ((data.train, whole[:-1000]), (data.held_out[1], whole[-1000:])):
+        sources, targets = part
+        assert len(sources) == len(targets) == len(pairs)
+        for i in (0, 7, -1):
+            source, target = (row[i][row[i] != 0] for row in (sources, targets))
+            assert tokenizers[0].decode(source) == pairs[i][0]
+            assert (target[0], target[-1]) == (1, 2)
+            assert tokenizers[1].decode(target[1:-1]) == pairs[i][1]
+        longest = max(longest, sources.shape[1], targets.shape[1])
+    assert longest <= data.facts["max_seq_length"] < longest + 16
+    assert data.facts["max_seq_length"] % 16 == 0
+
+
+def test_tokenizers_learn_nothing_of_what_is_held_out(tmp_path):
+    train = [(f"good morning {i}", f"\u65e9\u5b89 {i}") for i in range(27)]
+    held_out = [("zzqqzzqq " * 20, "qqzzqqzz " * 20)] * 3
+    path = tmp_path / "own.tsv"
+    path.write_text("\n".join(map("\t".join, train + held_out)), encoding="utf-8")
+    data = tasks.Translation(vocab_size=300).load(path)
+    assert data.count == 27 and data.held_out[0] == held_out
+    for name, texts in zip(("input_tokenizer", "target_tokenizer"), zip(*train)):
+        expected = TranslationTokenizer.train("\n".join(texts), 300).definition
+        assert data.facts[name] == expected
+    batches = list(tasks.Translation().validation(data)["validation_data"])
+    assert [len(source) for source, _ in batches] == [3]
+    path.write_text("\n".join(map("\t".join, train[:9])), encoding="utf-8")
+    with pytest.raises(ValueError, match="own.tsv: expected at least 10 pairs, got 9"):
+        tasks.Translation().load(path)
+
+
+def test_translations_are_scored_as_sacrebleu_scores_them(tmp_path):
+    references = ["\u6253\u5f00\u4e00\u4e2a\u65b0\u6587\u4ef6\u3002", "\u4fdd\u5b58\u6587\u4ef6"]
+    translations = ["\u6253\u5f00\u65b0\u6587\u4ef6\u3002", "\u4fdd\u5b58\u6b64\u6587\u4ef6"]
+    scores = tasks.score_translations(translations, references)
+    bleu, chrf = sacrebleu.BLEU(tokenize="zh"), sacrebleu.CHRF()
+    assert scores == {
+        "BLEU": bleu.corpus_score(translations, [references]).score,
+        "chrF": chrf.corpus_score(translations, [references]).score,
+    }
+    assert 0 < scores["BLEU"] < 100 and scores["chrF"] < 100
+    # Measured: what the beam of 4 finds; greedy stands beside it.
+    sources = ["Open a new file.", "Save file"]
+    data = types.SimpleNamespace(held_out=(list(zip(sources, references)), None))
+
+    def translate(texts, beam_width=1):
+        assert list(texts) == sources
+        return {1: translations, 4: references}[beam_width]
+
+    figures = tasks.Translation().measure(types.SimpleNamespace(translate=translate), data)
+    assert figures == pytest.approx({"measured": 100, "chrF": 100, "greedy BLEU": scores["BLEU"]})
+    tasks.Translation().draw(types.SimpleNamespace(translate=translate), data, tmp_path)
+    written = (tmp_path / "translations.txt").read_text(encoding="utf-8")
+    assert written.startswith(f"Open a new file.\n  {references[0]}\n  ({references[0]})\n")
 
 
 def test_a_users_own_text_and_series(tmp_path):

@@ -12,7 +12,7 @@ import keras_genai
 from keras_genai import datasets, text
 from keras_genai.autoregressive import GREEDY, Sampler
 from keras_genai.rnn import build_language_model
-from keras_genai.text import CharacterTokenizer, GPT2Tokenizer
+from keras_genai.text import CharacterTokenizer, GPT2Tokenizer, TranslationTokenizer
 
 SOME = "naïve 四時 \N{PILE OF POO}\N{WOMAN}\N{ZERO WIDTH JOINER}\N{ROCKET}\t\0\r\n e\u0301 \ufffd"
 
@@ -57,6 +57,20 @@ def test_training_learns_what_is_frequent(trained):
     assert len(trained.encode(book)) < len(book) / 2
 
 
+def test_a_translators_vocabulary_begins_with_padding_start_and_end():
+    for texts in zip(*datasets.load_translations()[:300]):
+        tokenizer = TranslationTokenizer.train("\n".join(texts), 400)
+        assert tokenizer.vocab_size == 400
+        assert [tokenizer.decode([i]) for i in range(3)] == ["<pad>", "<start>", "<end>"]
+        for written in (*texts[:20], SOME):
+            ids = tokenizer.encode(written)
+            assert ids.dtype == "int32" and ids.min() > 2 and ids.max() < 400
+            assert tokenizer.decode(ids) == written
+        assert sum(len(tokenizer.encode(t)) for t in texts) < 0.6 * len("".join(texts).encode())
+        restored = TranslationTokenizer.from_config(tokenizer.get_config())
+        assert restored.encode(texts[0]).tolist() == tokenizer.encode(texts[0]).tolist()
+
+
 def test_unknown_characters_raise_or_map():
     tokenizer = CharacterTokenizer("abc")
     with pytest.raises(
@@ -86,6 +100,10 @@ def test_bad_tokenizers():
         GPT2Tokenizer.train("abc", 100)
     with pytest.raises(ValueError, match="vocab_size: expected a whole number .* got 'x'"):
         GPT2Tokenizer.train("abc", "x")
+    with pytest.raises(ValueError, match="at least 259, 256 bytes and <pad>, <start>, <end>, got"):
+        TranslationTokenizer.train("abc", 258)
+    with pytest.raises(ValueError, match="text: expected a string of at least one character"):
+        TranslationTokenizer.train("", 300)
 
 
 @pytest.mark.parametrize("make", [lambda: CharacterTokenizer("ab"), GPT2Tokenizer.gpt2])
