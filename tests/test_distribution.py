@@ -8,6 +8,7 @@ PROGRAM = """
 import contextlib
 import keras, numpy as np, tensorflow as tf
 from keras_genai.gan import GAN, build_discriminator, build_generator
+from keras_genai.transformer import MaskedCrossentropy, build_seq2seq_transformer
 from keras_genai.vae import VAE, Sampling, build_decoder, build_encoder, build_vae
 from keras_genai.vae import reconstruction_loss
 
@@ -38,7 +39,23 @@ def gan(joint_batch):
     model.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1), jit_compile=False)
     return model, (x,)
 
-for build in (stock_vae, custom_vae, lambda: gan(False), lambda: gan(True)):
+# A replica's loss is the mean of its own tokens: each has as many, though its sentences differ.
+tokens = np.random.default_rng(0).integers(3, 9, size=(2, 64, 8)).astype("int32")
+tokens[:, 1::2, 5:] = 0
+
+def stock_transformer():
+    network = build_seq2seq_transformer(9, 9, 8, 1, 8, 2, 12, dropout=0.0)
+    model = keras.Model(network.inputs, network.outputs)
+    model.compile(keras.optimizers.SGD(0.1), MaskedCrossentropy(0.1), jit_compile=False)
+    return model, ([tokens[0], tokens[1, :, :-1]], tokens[1, :, 1:])
+
+def custom_transformer():
+    model = build_seq2seq_transformer(9, 9, 8, 1, 8, 2, 12, dropout=0.0)
+    model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+    return model, (tokens[0], tokens[1])
+
+transformers = (stock_transformer, custom_transformer)
+for build in (stock_vae, custom_vae, lambda: gan(False), lambda: gan(True), *transformers):
     results = []
     for scope in (contextlib.nullcontext(), strategy.scope()):
         keras.utils.set_random_seed(0)

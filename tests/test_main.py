@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -23,7 +24,8 @@ from keras_genai.callbacks import SaveEachEpoch
 from keras_genai.gan import GAN, build_discriminator, build_generator
 from keras_genai.recipes import RECIPES
 from keras_genai.rnn import build_language_model
-from keras_genai.text import CharacterTokenizer
+from keras_genai.text import CharacterTokenizer, TranslationTokenizer
+from keras_genai.transformer import build_seq2seq_transformer
 from keras_genai.vae import VAE, build_decoder, build_encoder
 
 
@@ -45,7 +47,13 @@ def own(images, tmp_path_factory):
     (folder / "text.txt").write_text(datasets.load_books()[0][:6000], encoding="utf-8")
     values = "\n".join(f"{t},{t + t % 52}" for t in range(600))
     (folder / "series.csv").write_text(f"week,value\n{values}\n")
-    files = {tasks.Text: folder / "text.txt", tasks.Series: folder / "series.csv"}
+    pairs = "\n".join(map("\t".join, datasets.load_translations()[:30]))
+    (folder / "pairs.tsv").write_text(pairs, encoding="utf-8")
+    files = {
+        tasks.Text: folder / "text.txt",
+        tasks.Series: folder / "series.csv",
+        tasks.Translation: folder / "pairs.tsv",
+    }
     return lambda name: files.get(type(RECIPES[name].task), images)
 
 
@@ -109,6 +117,23 @@ def test_list_shows_each_recipe_with_its_article_and_figure(capsys):
 # train.
 
 
+@pytest.fixture
+def small_translator(monkeypatch):
+    """Let article1-transformer be one layer of 16: eight of 128 take long to compile."""
+    recipe = RECIPES["article1-transformer"]
+    build = functools.partial(build_seq2seq_transformer, num_layers=1, d_model=16, dff=32)
+
+    def create(seed, input_tokenizer, target_tokenizer, max_seq_length):
+        tokenizers = [TranslationTokenizer(text) for text in (input_tokenizer, target_tokenizer)]
+        sizes = [tokenizer.vocab_size for tokenizer in tokenizers]
+        return build(
+            *sizes, max_seq_length, input_tokenizer=tokenizers[0], target_tokenizer=tokenizers[1]
+        )
+
+    monkeypatch.setitem(RECIPES, recipe.name, dataclasses.replace(recipe, build=create))
+
+
+@pytest.mark.usefixtures("small_translator")
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains_on_data_of_ones_own(own, tmp_path, capsys, name):
     # Batches of one size, as XLA compiles a step for each.
@@ -120,6 +145,7 @@ def test_every_recipe_trains_on_data_of_ones_own(own, tmp_path, capsys, name):
         tasks.Classification: ["predictions.png"],
         tasks.Text: ["sample.txt"],
         tasks.Series: ["forecast.png"],
+        tasks.Translation: ["translations.txt"],
     }
     task = RECIPES[name].task
     expected = ["history.csv", "history.png", "model.keras", "run.json", *pictures[type(task)]]
@@ -402,6 +428,7 @@ def test_a_text_without_new_lines_begins_with_the_first_character(tmp_path, caps
             "at least 1280 characters",
         ),
         (["train", "article3-forecast", "--data", "{file}"], "expected a CSV file with a heading"),
+        (["train", "article1-transformer", "--data", "{folder}/line"], "and a tab in"),
         (["generate", "article4-cnn"], "a cnn, which generates nothing"),
         (["paint"], "invalid choice: 'paint'"),
         ([], "the following arguments are required"),
@@ -410,6 +437,7 @@ def test_a_text_without_new_lines_begins_with_the_first_character(tmp_path, caps
 def test_bad_input_exits_with_2_and_one_line(tmp_path, capsys, arguments, message):
     (tmp_path / "file").write_text("")
     (tmp_path / "damaged.keras").write_bytes(b"PK damaged")
+    (tmp_path / "line").write_text("no tab")
     (tmp_path / "flat").mkdir()
     for i in range(10):
         keras.utils.save_img(tmp_path / "flat" / f"{i}.png", np.zeros((28, 28, 1)))

@@ -11,6 +11,7 @@ import pytest
 import keras_genai
 from keras_genai import tasks
 from keras_genai.recipes import RECIPES
+from keras_genai.text import TranslationTokenizer
 
 PACKAGE = pathlib.Path(keras_genai.__file__).parent
 
@@ -20,6 +21,7 @@ PACKAGE = pathlib.Path(keras_genai.__file__).parent
     [
         ("article1-vae", 10, 64),
         ("article1-gan", 10, 64),
+        ("article1-transformer", 50, 64),
         ("article2-vae", 10, 32),
         ("article2-gan", 6, 32),
         ("article4-vae", 10, 64),
@@ -91,7 +93,9 @@ def test_number_of_parameters(name, parameters):
     assert RECIPES[name].create().count_params() == parameters
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if "article3" not in name])
+@pytest.mark.parametrize(
+    "name", [name for name in RECIPES if isinstance(RECIPES[name].task, tasks.Images)]
+)
 def test_optimizers_of_each_recipe(name):
     model = RECIPES[name].create()
     optimizers = [model.optimizer]
@@ -114,6 +118,32 @@ def test_recurrent_recipes_clip_and_slow_down():
         assert optimizer.global_clipnorm == 1.0
         rates = [float(optimizer._learning_rate(step)) for step in (0, 50, 100)]
         np.testing.assert_allclose(rates, [rate, rate / 2, 0], atol=1e-9)
+
+
+def test_the_translator_is_trained_as_in_the_paper():
+    languages = {
+        f"{side}_tokenizer": TranslationTokenizer.train("abc", 259).definition
+        for side in ("input", "target")
+    }
+    model = RECIPES["article1-transformer"].create(steps=5000, max_seq_length=32, **languages)
+    assert model.settings == {
+        "input_vocab_size": 259,
+        "target_vocab_size": 259,
+        "max_seq_length": 32,
+        "num_layers": 4,
+        "d_model": 128,
+        "num_heads": 8,
+        "dff": 512,
+        "dropout": 0.2,
+    }
+    attention, feed_forward = 4 * (128 * 128 + 128), 128 * 512 + 512 + 512 * 128 + 128
+    layers = 4 * (3 * attention + 2 * feed_forward + 5 * 2 * 128)
+    assert model.count_params() == layers + 2 * 259 * 128 + 129 * 259
+    optimizer = model.optimizer
+    assert (optimizer.beta_1, optimizer.beta_2, optimizer.epsilon) == (0.9, 0.98, 1e-9)
+    assert model.loss.label_smoothing == 0.1
+    rates = [float(optimizer._learning_rate(step)) for step in (1999, 4999)]
+    np.testing.assert_allclose(rates, [(128 * 2000) ** -0.5 * 3 / 5, 0], rtol=1e-5)
 
 
 def test_loops_of_the_gans():
@@ -175,6 +205,7 @@ def test_a_family_imports_no_other_family_and_nothing_of_files_or_plots():
     for family in ("vae", "gan", "cnn"):
         assert imports(PACKAGE / f"{family}.py") == {"inputs"}
     assert imports(PACKAGE / "rnn.py") == {"inputs", "text"}
+    assert imports(PACKAGE / "transformer.py") == {"autoregressive", "inputs", "text"}
     assert imports(PACKAGE / "autoregressive.py") == {"inputs"}
 
 

@@ -15,6 +15,12 @@ import keras_genai
 from keras_genai.cnn import build_cnn
 from keras_genai.gan import GAN, build_discriminator, build_gan, build_generator
 from keras_genai.rnn import build_forecaster, build_language_model
+from keras_genai.transformer import (
+    MaskedCrossentropy,
+    WarmupSchedule,
+    build_seq2seq_transformer,
+    build_transformer,
+)
 from keras_genai.vae import VAE, build_decoder, build_encoder, build_vae, reconstruction_loss
 
 # Loads every model of a folder, and notes what it returns and what another epoch makes of it.
@@ -95,6 +101,17 @@ def models(num_classes):
         model = build_language_model(5, "lstm", 4, 6, num_layers=2, dropout=0.5)
         model.compile(keras.optimizers.Adam(1e-2, global_clipnorm=1.0), loss, **mode)
         yield "lstm", model, [tokens], [tokens[:, :-1]], tokens[:, 1:]
+        source, target = rng.integers(1, 9, size=(2, 40, 7)).astype("int32")
+        source[::2, 4:] = 0
+        model = build_seq2seq_transformer(9, 11, 8, 1, 8, 2, 12, dropout=0.5)
+        rate = WarmupSchedule(8, warmup_steps=5, decay_steps=50)
+        model.compile(keras.optimizers.Adam(rate), MaskedCrossentropy(0.2), **mode)
+        yield "seq2seq", model, [source, target], [source], target
+        model = build_transformer(9, 9, 8, 1, 8, 2, 12, dropout=0.5, causal=True)
+        model.compile("adam", "sparse_categorical_crossentropy", **mode)
+        yield "transformer", model, [source], [source[:, :-1]], source[:, 1:]
+        model = build_transformer(9, 3, 8, 1, 8, 2, 12, pooling="mean")
+        yield "transformer-pooled", model, [source], None, None
         forecaster = build_forecaster(12, 3, units=4)
         forecaster.compile("adam", loss="mae", **mode)
         yield "forecaster", forecaster, [x[:, :12]], [x[:, :12]], x[:, 12:15]
@@ -104,6 +121,7 @@ NAMES = [
     "encoder", "decoder", "build_vae", "build_vae-bernoulli", "vae",
     "generator", "discriminator", "build_gan", "gan",
 ]  # fmt: skip
+SEQUENCES = ["lstm", "seq2seq", "transformer", "transformer-pooled", "forecaster"]
 
 
 # One test of many models, as it takes a fresh process.
@@ -117,7 +135,7 @@ def test_loaded_models_go_on_like_the_saved_ones(tmp_path):
         )
     }
     subprocess.run([sys.executable, "-c", FRESH_PROCESS, tmp_path], check=True)
-    assert [path.name for path in expected] == [*NAMES, "lstm", "forecaster", *NAMES, "cnn"]
+    assert [path.name for path in expected] == [*NAMES, *SEQUENCES, *NAMES, "cnn"]
     differences = {}
     for path, results in expected.items():
         loaded = dict(np.load(path.with_suffix(".loaded.npz")))
