@@ -444,6 +444,17 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+@keras.saving.register_keras_serializable(package="keras_genai")
+class MeanOfTokens(layers.GlobalAveragePooling1D):
+    """Keras's, but 0 for a row of nothing but padding: its mean would be NaN, and the loss too."""
+
+    def call(self, x, mask=None):
+        if mask is None:
+            return ops.mean(x, axis=1)
+        mask = ops.cast(mask, x.dtype)[..., None]
+        return ops.sum(x * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1)
+
+
 def build_transformer(
     vocab_size,
     output_vocab_size,
@@ -493,7 +504,7 @@ def build_transformer(
             PositionalEmbedding(vocab_size, max_seq_length, d_model),
             Dropout(dropout),
             *(transformer_layer(num_heads, dff, dropout=dropout) for _ in range(num_layers)),
-            *([] if pooling is None else [layers.GlobalAveragePooling1D()]),
+            *([] if pooling is None else [MeanOfTokens()]),
             layers.Dense(output_vocab_size, activation="softmax", name="probabilities"),
         ],
         name="transformer",

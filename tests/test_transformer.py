@@ -273,7 +273,7 @@ def test_a_row_of_padding_is_no_nan_and_changes_no_other(model):
     logits = np.asarray(model([source, target]))
     assert np.isfinite(logits).all()
     np.testing.assert_allclose(logits[:3], model([SOURCE, TARGET]), atol=1e-5)
-    for causal, pooling in itertools.product([False, True], [None]):
+    for causal, pooling in itertools.product([False, True], [None, "mean"]):
         labelling = sequential(causal=causal, pooling=pooling)
         with tf.GradientTape() as tape:
             out = labelling(source)
