@@ -399,6 +399,7 @@ class MaskedCrossentropy(keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         weight = ops.cast(ops.not_equal(y_true, PADDING), y_pred.dtype)
         if sample_weight is not None:
+            sample_weight = ops.cast(sample_weight, weight.dtype)
             weight = weight * ops.reshape(sample_weight, (ops.shape(y_true)[0], -1))
         return super().__call__(y_true, y_pred, weight)
 
