@@ -724,7 +724,7 @@ class Seq2SeqTransformer(keras.Model):
             beam_width: how many beginnings are kept (Vaswani et al. 2017, section 6.1, keep 4); 1
                 is greedy.
             length_penalty: see `autoregressive.beam_search`.
-            max_length: tokens that are written at most.
+            max_length: tokens that are written at most; never more than max_seq_length - 1.
 
         Returns:
             A text, a list of texts, or int32 tokens (batch, n), filled with the end token.
@@ -764,6 +764,8 @@ class Seq2SeqTransformer(keras.Model):
         # Few lengths, so that few functions are compiled.
         source = pad(list(source[:, :longest]), multiple=16)
         num_steps = self.context_length - 1 if max_length is None else max_length
+        check_size("max_length", num_steps)
+        num_steps = min(num_steps, self.context_length - 1)
         prompt = np.full((len(source), 1), self.start_token)
         if beam_width == 1:
             tokens = autoregressive.generate(

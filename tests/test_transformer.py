@@ -557,6 +557,7 @@ def test_texts_are_translated_as_their_ids_are_in_the_order_they_come(translator
 def test_at_most_max_length_tokens_are_written(translator):
     assert translator.translate("abc", max_length=2) == "cb"
     assert translator.translate(["abc", "a"], beam_width=2, max_length=2) == ["cb", "a"]
+    assert translator.translate("abc", max_length=100) == "cba"  # never more than the model's 8
 
 
 def test_attention_maps_are_the_models_weights(translator):
@@ -656,5 +657,6 @@ def test_bad_sources(model, translator):
     ):
         with pytest.raises(ValueError, match=message):
             translator.translate(source)
-    with pytest.raises(ValueError, match="beam_width: expected a whole number of at least 1"):
-        translator.translate("abc", beam_width=0)
+    for argument in ("beam_width", "max_length"):
+        with pytest.raises(ValueError, match=f"{argument}: expected a whole number of at least 1"):
+            translator.translate("abc", **{argument: 0})
