@@ -755,7 +755,13 @@ class Seq2SeqTransformer(keras.Model):
     def _translate(self, source, beam_width, length_penalty, max_length):
         autoregressive.check_tokens("source", source, self.input_vocab_size, minimum=1)
         check_size("beam_width", beam_width)
-        longest = np.max(np.flatnonzero(np.any(source != PADDING, axis=0)), initial=0) + 1
+        source = np.asarray(source)
+        empty = np.flatnonzero(np.all(source == PADDING, axis=1))
+        if len(empty):
+            raise ValueError(
+                f"source: expected at least one token, got nothing but padding in row {empty[0]}."
+            )
+        longest = np.max(np.flatnonzero(np.any(source != PADDING, axis=0))) + 1
         if longest > self.context_length:
             raise ValueError(
                 f"source: expected at most {self.context_length} tokens, as many as the model can "

@@ -643,6 +643,7 @@ def test_bad_sources(model, translator):
         (SOURCE[0], "source: expected an array"),
         (SOURCE[:, :0], "source: expected sequences of at least 1 token ids"),
         (SOURCE[:0], "source: expected at least one sequence"),
+        (SOURCE * [[1], [0], [1]], "source: expected at least one token, .* padding in row 1"),
         (np.full((1, 21), 3), "source: expected at most 20 tokens, .* got 21"),
         ("abc", "source: expected token ids, since the model has no tokenizers"),
         (["abc"], "source: expected token ids, since the model has no tokenizers"),
