@@ -736,8 +736,7 @@ class Seq2SeqTransformer(keras.Model):
         texts = [source] if isinstance(source, str) else source
         if not isinstance(texts, (list, tuple)):
             return self._translate(source, beam_width, length_penalty, max_length)
-        if self.input_tokenizer is None or self.target_tokenizer is None:
-            raise ValueError("source: expected token ids, since the model has no tokenizers.")
+        self._check_tokenizers()
         # Shortest first: a batch is as long as its longest source, and takes as many steps.
         sources = [self.input_tokenizer.encode(text) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: len(sources[i]))
@@ -751,6 +750,10 @@ class Seq2SeqTransformer(keras.Model):
                 ended = np.append(row, self.end_token).tolist().index(self.end_token)
                 targets[i] = self.target_tokenizer.decode(row[:ended])
         return targets[0] if isinstance(source, str) else targets
+
+    def _check_tokenizers(self):
+        if self.input_tokenizer is None or self.target_tokenizer is None:
+            raise ValueError("source: expected token ids, since the model has no tokenizers.")
 
     def _translate(self, source, beam_width, length_penalty, max_length):
         autoregressive.check_tokens("source", source, self.input_vocab_size, minimum=1)
@@ -801,7 +804,11 @@ class Seq2SeqTransformer(keras.Model):
             "source" and "target": lists of the m and n tokens, as texts; "weights": the weights of
             cross-attention (num_layers, num_heads, n, m), which of the source each target token was
             written from; each row sums to 1.
+
+        Raises:
+            ValueError: if the model has no tokenizers.
         """
+        self._check_tokenizers()
         source = self.input_tokenizer.encode(source)
         target = np.append(self.target_tokenizer.encode(target), self.end_token)
         written = np.append(self.start_token, target[:-1])

@@ -650,6 +650,8 @@ def test_bad_sources(model, translator):
     ):
         with pytest.raises(ValueError, match=message):
             model.translate(source)
+    with pytest.raises(ValueError, match="since the model has no tokenizers"):
+        model.attention_maps("abc", "abc")
     for source, message in (
         ("", "text: expected a string of at least one character"),
         (["abc", ""], "text: expected a string of at least one character"),
