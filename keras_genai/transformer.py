@@ -697,7 +697,20 @@ class Seq2SeqTransformer(keras.Model):
         if is_array(x):
             autoregressive.check_tokens("x", x, self.input_vocab_size, minimum=1)
             autoregressive.check_tokens("y", y, self.vocab_size, minimum=2)
+            self._check_length("x", x)
+            self._check_length("y", y)
         return super().fit(x, y, *args, **kwargs)
+
+    def _check_length(self, name, tokens):
+        """Return the length of the longest row, padding apart, if the model can take it."""
+        columns = np.any(np.asarray(tokens) != PADDING, axis=0)
+        longest = int(np.max(np.flatnonzero(columns), initial=-1)) + 1
+        if longest > self.context_length:
+            raise ValueError(
+                f"{name}: expected at most {self.context_length} tokens, as many as the model can "
+                f"take, got {longest}."
+            )
+        return longest
 
     def initial_state(self, batch_size, max_length, conditioning):
         """Return keys and values of the source (batch, m), and room for max_length tokens."""
@@ -764,12 +777,7 @@ class Seq2SeqTransformer(keras.Model):
             raise ValueError(
                 f"source: expected at least one token, got nothing but padding in row {empty[0]}."
             )
-        longest = np.max(np.flatnonzero(np.any(source != PADDING, axis=0))) + 1
-        if longest > self.context_length:
-            raise ValueError(
-                f"source: expected at most {self.context_length} tokens, as many as the model can "
-                f"take, got {longest}."
-            )
+        longest = self._check_length("source", source)
         # Few lengths, so that few functions are compiled.
         source = pad(list(source[:, :longest]), multiple=16)
         num_steps = self.context_length - 1 if max_length is None else max_length

@@ -631,6 +631,8 @@ def test_bad_pairs_are_refused_before_training(model):
         (SOURCE, TARGET[:, :1], "y: expected sequences of at least 2 token ids"),
         (SOURCE[:, :0], TARGET, "x: expected sequences of at least 1 token ids"),
         (SOURCE, None, "y: expected an array"),
+        (np.full((3, 21), 3), TARGET, "x: expected at most 20 tokens, as many as .*, got 21"),
+        (SOURCE, np.full((3, 21), 3), "y: expected at most 20 tokens, as many as .*, got 21"),
         (SOURCE / 2, TARGET, "x: expected whole numbers"),
     ):
         with pytest.raises(ValueError, match=message):
