@@ -428,6 +428,8 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, d_model, warmup_steps=4000, decay_steps=None):
         check_sizes(d_model=d_model, warmup_steps=warmup_steps)
+        if decay_steps is not None:
+            check_size("decay_steps", decay_steps)
         self.d_model, self.warmup_steps, self.decay_steps = d_model, warmup_steps, decay_steps
 
     def __call__(self, step):

@@ -607,6 +607,7 @@ def test_translating_does_not_touch_training(model):
         (lambda: MaskedCrossentropy(1.0), "label_smoothing: expected a share from 0"),
         (lambda: WarmupSchedule(0), "d_model: expected a whole number"),
         (lambda: WarmupSchedule(8, 0), "warmup_steps: expected a whole number"),
+        (lambda: WarmupSchedule(8, 9, 0), "decay_steps: expected a whole number"),
     ],
 )
 def test_bad_settings(build, message):
