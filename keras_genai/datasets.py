@@ -164,11 +164,15 @@ def load_pairs(path) -> list[tuple[str, str]]:
     Raises:
         ValueError: if the file cannot be read, or for a line that is no pair.
     """
-    pairs = [line.split("\t") for line in load_text(path).splitlines() if line]
-    for number, pair in enumerate(pairs, start=1):
-        if len(pair) != 2 or not all(text.strip() for text in pair):
-            raise ValueError(f"{path}: expected two sentences and a tab in pair {number}.")
-    return [tuple(pair) for pair in pairs]
+    pairs = []
+    # Not splitlines, which takes characters of a sentence for ends of lines, such as U+2028.
+    for number, line in enumerate(load_text(path).split("\n"), start=1):
+        pair = tuple(line.split("\t"))
+        if line and (len(pair) != 2 or not all(text.strip() for text in pair)):
+            raise ValueError(f"{path}: expected two sentences and a tab in line {number}.")
+        if line:
+            pairs.append(pair)
+    return pairs
 
 
 def load_co2() -> np.ndarray:

@@ -222,8 +222,8 @@ def test_translations_are_whole(tmp_path):
     chinese = [any("\u4e00" <= c <= "\u9fff" for c in text) for _, text in translations]
     assert np.mean(chinese) > 0.99
     path = tmp_path / "own.tsv"
-    path.write_bytes("a b\t\u7532\r\n\nc\t\u4e59\n".encode())
-    assert datasets.load_pairs(path) == [("a b", "\u7532"), ("c", "\u4e59")]
+    path.write_bytes("a b\t\u7532\r\n\nc\u2028\t\u4e59\n".encode())
+    assert datasets.load_pairs(path) == [("a b", "\u7532"), ("c\u2028", "\u4e59")]
 
 
 def test_gaps_of_a_series_lie_on_a_line():
@@ -274,6 +274,6 @@ def test_a_byte_order_mark_is_no_character_of_the_text(tmp_path):
 @pytest.mark.parametrize("line", ["c", "c\t", " \td", "c\td\te"])
 def test_a_line_that_is_no_pair_is_named(tmp_path, line):
     path = tmp_path / "own.tsv"
-    path.write_text(f"a\tb\n{line}\ne\tf\n")
-    with pytest.raises(ValueError, match="own.tsv: expected two sentences and a tab in .* 2"):
+    path.write_text(f"\na\tb\n\n{line}\ne\tf\n")  # empty lines count, and are left out
+    with pytest.raises(ValueError, match="own.tsv: expected two sentences and a tab in line 4"):
         datasets.load_pairs(path)
