@@ -209,6 +209,10 @@ class TranslationTokenizer(GPT2Tokenizer):
 
     SPECIAL = ("<pad>", "<start>", "<end>")
 
+    def __init__(self, definition: str):
+        super().__init__(definition)
+        self._tokenizer.encode_special_tokens = True  # written in a text, they are text
+
     @classmethod
     def train(cls, text: str, vocab_size: int):
         """Learn the merges from a text: at most vocab_size tokens, the three special ones first.

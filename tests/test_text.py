@@ -62,7 +62,7 @@ def test_a_translators_vocabulary_begins_with_padding_start_and_end():
         tokenizer = TranslationTokenizer.train("\n".join(texts), 400)
         assert tokenizer.vocab_size == 400
         assert [tokenizer.decode([i]) for i in range(3)] == ["<pad>", "<start>", "<end>"]
-        for written in (*texts[:20], SOME):
+        for written in (*texts[:20], SOME, "<start>a<pad><end>"):
             ids = tokenizer.encode(written)
             assert ids.dtype == "int32" and ids.min() > 2 and ids.max() < 400
             assert tokenizer.decode(ids) == written
