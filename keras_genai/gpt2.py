@@ -53,7 +53,14 @@ class LearnedPositions(layers.Layer):
 
     def call(self, x, position=0):
         """Take the vectors for those at position, position + 1, …"""
-        # A padded block may reach beyond the end: what stands there does not count.
+        length = x.shape[1]
+        whole = isinstance(position, int) and length is not None
+        if whole and position + length > self.context_length:
+            raise ValueError(
+                f"tokens: expected at most {self.context_length}, as many as the model can take, "
+                f"got {position + length}."
+            )
+        # A padded block of `autoregressive` may reach beyond the end, where nothing counts.
         places = ops.minimum(position + ops.arange(ops.shape(x)[1]), self.context_length - 1)
         return x + ops.take(ops.cast(self.embeddings, x.dtype), places, axis=0)
 
