@@ -6,9 +6,9 @@
     python tests/benchmarks/gpt2.py training [--pairs 5]
     python tests/benchmarks/gpt2.py precision
 
-generation: one sequence, greedy, 64 tokens after a prompt of 16, in the published size (124M) and in
-6 layers of 192 with the published vocabulary. All programs have the same random weights, and must
-write the same tokens. keras-hub runs as it compiles itself, and told to take XLA.
+generation: one sequence, greedy, 64 tokens after a prompt of 16, in the published size (124M) and
+in 6 layers of 192 with the published vocabulary. All programs have the same random weights, and
+must write the same tokens. keras-hub runs as it compiles itself, and told to take XLA.
 context: seconds per token after 64, 256 and 1,024 others, and to read a prompt of 1,000.
 training: tokens a second of `article4-gpt2`'s network, here and in PyTorch.
 precision: speed and held-out nats of the shipped `article4-gpt2` in float32, bfloat16 and int8.
