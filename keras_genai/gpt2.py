@@ -151,15 +151,14 @@ class GPT2(LanguageModel):
         name="gpt2",
         **kwargs,
     ):
-        check_sizes(
+        vocab_size, context_length, num_layers, num_heads, d_model = check_sizes(
             vocab_size=vocab_size,
             context_length=context_length,
             num_layers=num_layers,
             num_heads=num_heads,
             d_model=d_model,
         )
-        dff = 4 * d_model if dff is None else dff
-        check_size("dff", dff)
+        dff = check_size("dff", 4 * d_model if dff is None else dff)
         check_choice("activation", activation, ACTIVATIONS)
         check_share("dropout", dropout)
         check_tokenizer("tokenizer", tokenizer, vocab_size)
@@ -232,7 +231,7 @@ def enable_lora(model, rank: int = 8) -> None:
     Each matrix W becomes W + A B, of which A (d_model, rank) and B (rank, d_model) are trained.
     Compile the model after this. A file keeps the sum: a model that is loaded is a plain one.
     """
-    check_size("rank", rank)
+    rank = check_size("rank", rank)
     for layer in (model.embedding, model.positions, model.norm, *model.decoder_layers):
         layer.trainable = False
     for layer in model.decoder_layers:

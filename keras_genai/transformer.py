@@ -53,7 +53,9 @@ class PositionalEmbedding(layers.Layer):
         self, vocab_size, max_seq_length, d_model, positions=True, mask_zero=True, **kwargs
     ):
         super().__init__(**kwargs)
-        check_sizes(vocab_size=vocab_size, max_seq_length=max_seq_length, d_model=d_model)
+        vocab_size, max_seq_length, d_model = check_sizes(
+            vocab_size=vocab_size, max_seq_length=max_seq_length, d_model=d_model
+        )
         if d_model % 2:
             raise ValueError(f"d_model: expected an even number, got {d_model}.")
         self.vocab_size, self.max_seq_length, self.d_model = vocab_size, max_seq_length, d_model
@@ -118,8 +120,8 @@ class MultiHeadAttention(layers.Layer):
 
     def __init__(self, num_heads, dropout=0.0, initializer="glorot_uniform", **kwargs):
         super().__init__(**kwargs)
-        check_sizes(num_heads=num_heads)
-        self.num_heads, self.initializer = num_heads, keras.initializers.get(initializer)
+        self.num_heads = check_size("num_heads", num_heads)
+        self.initializer = keras.initializers.get(initializer)
         self.dropout = Dropout(dropout)
         self.supports_masking = True
 
@@ -205,8 +207,8 @@ class _TransformerLayer(layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_sizes(num_heads=num_heads, dff=dff)
-        self.num_heads, self.dff, self.attention_dropout = num_heads, dff, attention_dropout
+        self.num_heads, self.dff = check_sizes(num_heads=num_heads, dff=dff)
+        self.attention_dropout = attention_dropout
         self.activation = keras.activations.get(activation)
         self.norm_first, self.layer_norm_epsilon = norm_first, layer_norm_epsilon
         self.initializer = keras.initializers.get(initializer)
@@ -427,10 +429,8 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, d_model, warmup_steps=4000, decay_steps=None):
-        check_sizes(d_model=d_model, warmup_steps=warmup_steps)
-        if decay_steps is not None:
-            check_size("decay_steps", decay_steps)
-        self.d_model, self.warmup_steps, self.decay_steps = d_model, warmup_steps, decay_steps
+        self.d_model, self.warmup_steps = check_sizes(d_model=d_model, warmup_steps=warmup_steps)
+        self.decay_steps = None if decay_steps is None else check_size("decay_steps", decay_steps)
 
     def __call__(self, step):
         step = ops.cast(step, "float32") + 1  # Keras counts from 0
@@ -494,7 +494,9 @@ def build_transformer(
         ValueError: for a size below 1, a d_model that is odd or no multiple of num_heads, or a
             dropout outside [0, 1).
     """
-    check_sizes(output_vocab_size=output_vocab_size, num_layers=num_layers)
+    output_vocab_size, num_layers = check_sizes(
+        output_vocab_size=output_vocab_size, num_layers=num_layers
+    )
     check_share("dropout", dropout)
     check_choice("pooling", pooling, (None, "mean"))
     if causal:
@@ -601,7 +603,12 @@ class Seq2SeqTransformer(keras.Model):
         name="seq2seq_transformer",
         **kwargs,
     ):
-        check_sizes(num_layers=num_layers)
+        input_vocab_size, target_vocab_size, max_seq_length, num_layers = check_sizes(
+            input_vocab_size=input_vocab_size,
+            target_vocab_size=target_vocab_size,
+            max_seq_length=max_seq_length,
+            num_layers=num_layers,
+        )
         check_share("dropout", dropout)
         check_tokenizer("input_tokenizer", input_tokenizer, input_vocab_size)
         check_tokenizer("target_tokenizer", target_tokenizer, target_vocab_size)
@@ -637,12 +644,8 @@ class Seq2SeqTransformer(keras.Model):
         super().__init__([source, target], head(decoder_norm(x)), name=name, **kwargs)
         self.encoder = keras.Model(source, context, name="encoder")
 
-        self.decoder_norm = decoder_norm
-        self.target_embedding, self.decoder_layers, self.head = (
-            target_embedding,
-            decoder_layers,
-            head,
-        )
+        self.target_embedding, self.decoder_layers = target_embedding, decoder_layers
+        self.decoder_norm, self.head = decoder_norm, head
         self.input_vocab_size, self.vocab_size = input_vocab_size, target_vocab_size
         self.context_length = max_seq_length
         self.input_tokenizer, self.target_tokenizer = input_tokenizer, target_tokenizer
@@ -651,9 +654,9 @@ class Seq2SeqTransformer(keras.Model):
             "target_vocab_size": target_vocab_size,
             "max_seq_length": max_seq_length,
             "num_layers": num_layers,
-            "d_model": d_model,
-            "num_heads": num_heads,
-            "dff": dff,
+            "d_model": target_embedding.d_model,
+            "num_heads": decoder_layers[0].num_heads,
+            "dff": decoder_layers[0].dff,
             "dropout": dropout,
             "norm_first": norm_first,
         }
@@ -762,8 +765,8 @@ class Seq2SeqTransformer(keras.Model):
             for i, row in zip(
                 rows, self._translate(tokens, beam_width, length_penalty, max_length)
             ):
-                ended = np.append(row, self.end_token).tolist().index(self.end_token)
-                targets[i] = self.target_tokenizer.decode(row[:ended])
+                written = autoregressive.until_end(row, 0, self.end_token)
+                targets[i] = self.target_tokenizer.decode(written[written != self.end_token])
         return targets[0] if isinstance(source, str) else targets
 
     def _check_tokenizers(self):
