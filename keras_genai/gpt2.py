@@ -18,7 +18,7 @@ from keras import layers, ops
 from keras_genai.autoregressive import GREEDY
 from keras_genai.inputs import Dropout, check_choice, check_share, check_size, check_sizes
 from keras_genai.text import LanguageModel, check_tokenizer
-from keras_genai.transformer import TransformerDecoderLayer
+from keras_genai.transformer import TransformerDecoderLayer, positions_from
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
@@ -53,15 +53,7 @@ class LearnedPositions(layers.Layer):
 
     def call(self, x, position=0):
         """Take the vectors for those at position, position + 1, …"""
-        length = x.shape[1]
-        whole = isinstance(position, int) and length is not None
-        if whole and position + length > self.context_length:
-            raise ValueError(
-                f"tokens: expected at most {self.context_length}, as many as the model can take, "
-                f"got {position + length}."
-            )
-        # A padded block of `autoregressive` may reach beyond the end, where nothing counts.
-        places = ops.minimum(position + ops.arange(ops.shape(x)[1]), self.context_length - 1)
+        places = positions_from(position, ops.shape(x)[1], self.context_length)
         return x + ops.take(ops.cast(self.embeddings, x.dtype), places, axis=0)
 
     def compute_output_shape(self, input_shape):

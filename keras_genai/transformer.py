@@ -74,8 +74,7 @@ class PositionalEmbedding(layers.Layer):
         x = self.embedding(tokens) * self.d_model**0.5
         if not self.positions:
             return x
-        # A padded block may reach beyond the end: what stands there does not count.
-        places = ops.minimum(position + ops.arange(ops.shape(tokens)[1]), self.max_seq_length - 1)
+        places = positions_from(position, ops.shape(tokens)[1], self.max_seq_length)
         return x + ops.take(ops.cast(self.encoding, x.dtype), places, axis=0)
 
     def compute_mask(self, tokens, mask=None):
@@ -93,6 +92,21 @@ class PositionalEmbedding(layers.Layer):
             "positions": self.positions,
             "mask_zero": self.mask_zero,
         }
+
+
+def positions_from(position, length, stop: int):
+    """Return position, position + 1, … (length,).
+
+    Raises:
+        ValueError: if they are known to reach beyond stop - 1; the gather of what is not known
+            before it runs raises an error of TensorFlow.
+    """
+    if isinstance(position, int) and isinstance(length, int) and position + length > stop:
+        raise ValueError(
+            f"tokens: expected at most {stop}, as many as the model can take, "
+            f"got {position + length}."
+        )
+    return position + ops.arange(length)
 
 
 def positional_encoding(length: int, d_model: int) -> np.ndarray:
@@ -784,7 +798,7 @@ class Seq2SeqTransformer(keras.Model):
             )
         longest = self._check_length("source", source)
         # Few lengths, so that few functions are compiled.
-        source = pad(list(source[:, :longest]), multiple=16)
+        source = pad(list(source[:, :longest]), multiple=16)[:, : self.context_length]
         num_steps = self.context_length - 1 if max_length is None else max_length
         check_size("max_length", num_steps)
         num_steps = min(num_steps, self.context_length - 1)
