@@ -261,10 +261,8 @@ class Text:
         return []
 
     def measure(self, model, data) -> dict:
-        nats, characters = 0.0, 0
-        for tokens in data.held_out:
-            nats -= _log_prob(model, tokens)
-            characters += len(model.tokenizer.decode(tokens[1:]))
+        characters = sum(len(model.tokenizer.decode(text[1:])) for text in data.held_out)
+        nats = -_log_prob(model, data.held_out)
         return {"measured": nats / characters, "characters": characters}
 
     def draw(self, model, data, folder):
@@ -274,19 +272,20 @@ class Text:
         (folder / "sample.txt").write_text(model.tokenizer.decode(text[0]), encoding="utf-8")
 
 
-def _log_prob(model, tokens) -> float:
-    """Return the log-likelihood of a text that may be longer than the model can take.
+def _log_prob(model, texts) -> float:
+    """Return the log-likelihood of texts that may be longer than the model can take.
 
-    It is cut into windows that overlap by half. A window scores its second half only, so that each
-    token has half a context before it at least; the first window scores both.
+    Such a one is cut into windows that overlap by half. A window scores its second half only, so
+    that each token has half a context before it at least; the first window scores both.
     """
-    if model.context_length is None or len(tokens) <= model.context_length:
-        return float(model.log_prob([tokens])[0][0])
-    half = model.context_length // 2
-    starts = range(0, len(tokens) - half, half)
-    windows = [tokens[start : start + 2 * half] for start in starts]
-    _, nats = model.log_prob(windows)
-    return sum(float(row[half - 1 if i else 0 :].sum()) for i, row in enumerate(nats))
+    if model.context_length is None:
+        return float(model.log_prob(texts)[0].sum())
+    total, half = 0.0, model.context_length // 2
+    for text in texts:
+        starts = range(0, max(1, len(text) - half), half)
+        _, nats = model.log_prob([text[start : start + 2 * half] for start in starts])
+        total += sum(float(row[half - 1 if i else 0 :].sum()) for i, row in enumerate(nats))
+    return total
 
 
 class Translation:

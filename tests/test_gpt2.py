@@ -81,7 +81,7 @@ def test_every_position_is_used_up_to_exactly_context_length(model):
 def test_more_tokens_than_there_are_positions_raise(model):
     with pytest.raises(ValueError, match="tokens: expected at most 16, as many as .* got 17"):
         model(rows(1, 17))
-    with pytest.raises(ValueError, match="expected at most 16 tokens with the prompt"):
+    with pytest.raises(ValueError, match="expected at most 16 tokens, prompt included"):
         model.generate(rows(1, 3), 14)
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     with pytest.raises(ValueError, match="tokens: expected at most 16, as many as .* got 17"):

@@ -7,6 +7,7 @@ import pytest
 import sacrebleu
 
 from keras_genai import datasets, tasks
+from keras_genai.gpt2 import build_gpt2
 from keras_genai.rnn import build_language_model
 from keras_genai.text import CharacterTokenizer, TranslationTokenizer
 
@@ -52,7 +53,11 @@ def test_texts_are_measured_on_every_character_of_their_last_tenth(name):
     assert tokenizer.vocab_size == len(set("".join(whole)))
     text = tokenizer.decode(data.train) + tokenizer.decode(data.held_out[-1])[1:]
     assert text.endswith(whole[-1][-100:]) and len(text) <= len("".join(whole))
-    model = types.SimpleNamespace(log_prob=lambda rows: (np.array([-len(r) for r in rows]), None))
+    model = types.SimpleNamespace(
+        log_prob=lambda rows: (np.array([-len(row) for row in rows]), None),
+        tokenizer=tokenizer,
+        context_length=None,
+    )
     figures = task.measure(model, data)
     count = sum(len(text) - 1 for text in data.held_out)
     assert figures["characters"] == count
@@ -63,11 +68,30 @@ def test_a_model_that_knows_nothing_has_the_logarithm_of_the_vocabulary():
     task = tasks.Text("books")
     data = task.load()
     data.held_out = [text[:300] for text in data.held_out]
-    model = build_language_model(82, "gru", 4, 4)
+    tokenizer = CharacterTokenizer(data.facts["characters"])
+    model = build_language_model(82, "gru", 4, 4, tokenizer=tokenizer)
     model.set_weights([0 * w for w in model.get_weights()])
     assert task.measure(model, data)["measured"] == pytest.approx(np.log(82), rel=1e-5)
     x, y = task.validation(data)["validation_data"]
     assert x.shape == (7, 128) and np.array_equal(x[:, 1:], y[:, :-1])
+
+
+@pytest.mark.parametrize("lengths", [(40, 7), (16, 17), (2, 24)])
+def test_a_text_longer_than_the_context_has_half_of_it_before_each_token(lengths):
+    tokenizer = CharacterTokenizer("abcde")
+    model = build_gpt2(5, 16, 1, 2, 8, tokenizer=tokenizer)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+    texts = [rng.integers(5, size=length) for length in lengths]
+    nats = 0.0
+    for text in texts:
+        for i in range(1, len(text)):
+            start = 0 if i < 16 else i // 8 * 8 - 8  # a window every 8 tokens
+            logits = np.asarray(model(text[None, start:i]))[0, -1].astype("float64")
+            nats += np.log(np.exp(logits).sum()) - logits[text[i]]
+    figures = tasks.Text("books").measure(model, types.SimpleNamespace(held_out=texts))
+    assert figures["characters"] == sum(lengths) - 2
+    assert figures["measured"] == pytest.approx(nats / (sum(lengths) - 2), rel=1e-5)
 
 
 def test_translations_hold_the_last_thousand_out():
