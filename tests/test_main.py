@@ -19,13 +19,13 @@ from conftest import largest_difference
 
 import keras_genai
 from keras_genai import datasets, tasks
-from keras_genai.__main__ import main
+from keras_genai.__main__ import _set_pace, main
 from keras_genai.callbacks import SaveEachEpoch
 from keras_genai.gan import GAN, build_discriminator, build_generator
 from keras_genai.recipes import RECIPES
 from keras_genai.rnn import build_language_model
 from keras_genai.text import CharacterTokenizer, TranslationTokenizer
-from keras_genai.transformer import build_seq2seq_transformer
+from keras_genai.transformer import WarmupSchedule, build_seq2seq_transformer
 from keras_genai.vae import VAE, build_decoder, build_encoder
 
 
@@ -248,6 +248,14 @@ def test_a_rate_that_decays_ends_with_the_epochs_that_are_asked_for(own, tmp_pat
         schedule = optimizer._learning_rate
         assert schedule.decay_steps == int(optimizer.iterations) == epochs * schedule_steps(own)
         assert float(schedule(schedule.decay_steps)) == 0 < float(schedule(0))
+
+
+def test_a_warm_up_that_decays_is_stretched_too():
+    optimizer = keras.optimizers.Adam(WarmupSchedule(16, warmup_steps=3, decay_steps=5))
+    _set_pace(optimizer, 10)
+    schedule = optimizer._learning_rate
+    assert schedule.get_config() == {"d_model": 16, "warmup_steps": 3, "decay_steps": 10}
+    assert float(schedule(9)) == 0 < float(schedule(8))
 
 
 def schedule_steps(own) -> int:
