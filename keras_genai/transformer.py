@@ -681,6 +681,9 @@ class Seq2SeqTransformer(keras.Model):
         """As `keras.Model.compile`; the loss is `MaskedCrossentropy(label_smoothing=0.1)`."""
         super().compile(optimizer, loss or MaskedCrossentropy(label_smoothing=0.1), **kwargs)
         self.optimizer.build(self.trainable_variables)
+        # The loss is made by its first call. With several replicas Keras makes that call itself,
+        # ahead of training and of the source alone, which fails.
+        self.compute_loss(y=ops.ones((1, 1), "int32"), y_pred=ops.zeros((1, 1, self.vocab_size)))
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
