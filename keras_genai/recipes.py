@@ -264,11 +264,11 @@ _RECIPES = (
         epochs=40,
         batch_size=64,
         figure="BLEU of 1,000 held-out sentences",
-        expected=40,
-        tolerance=1.0,
+        expected=43.9,
+        tolerance=1.5,
         choices="The article names no data, size or loss. Size and training are those of Vaswani "
-        "et al. 2017 (Adam's betas, warm-up, label smoothing) at a quarter of the width, with a "
-        "dropout of 0.2.",
+        "et al. 2017 (Adam's betas, warm-up, label smoothing) at a quarter of the width and two "
+        "thirds of the depth, with norms first, a dropout of 0.2, and a rate that falls to 0.",
     ),
     Recipe(
         name="article2-vae",
