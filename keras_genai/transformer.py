@@ -801,7 +801,7 @@ class Seq2SeqTransformer(keras.Model):
             )
         longest = self._check_length("source", source)
         # Few lengths, so that few functions are compiled.
-        source = pad(list(source[:, :longest]), multiple=16)[:, : self.context_length]
+        source = pad(list(source[:, :longest]), multiple=32)[:, : self.context_length]
         num_steps = self.context_length - 1 if max_length is None else max_length
         check_size("max_length", num_steps)
         num_steps = min(num_steps, self.context_length - 1)

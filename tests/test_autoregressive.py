@@ -163,15 +163,15 @@ def test_another_prompt_length_number_of_steps_or_seed_compiles_nothing_anew():
 def test_trained_and_added_weights_are_seen():
     model = language_model()
     prompt = np.zeros((1, 3), "int32")
-    before = generate(model, prompt, 30, seed=0)
+    before = generate(model, prompt, 12, seed=0)
     model.set_weights([2 * w for w in model.get_weights()])
-    after = generate(model, prompt, 30, seed=0)
-    assert after.tolist() == naive(model, prompt.tolist(), 30, Sampler(), 0) != before.tolist()
+    after = generate(model, prompt, 12, seed=0)
+    assert after.tolist() == naive(model, prompt.tolist(), 12, Sampler(), 0) != before.tolist()
     # With variables that what was compiled before does not know.
     model.head.enable_lora(2)
     model.head.lora_kernel_b.assign(np.random.default_rng(0).normal(scale=9, size=(2, 9)))
-    tuned = generate(model, prompt, 30, seed=0)
-    assert tuned.tolist() == naive(model, prompt.tolist(), 30, Sampler(), 0) != after.tolist()
+    tuned = generate(model, prompt, 12, seed=0)
+    assert tuned.tolist() == naive(model, prompt.tolist(), 12, Sampler(), 0) != after.tolist()
 
 
 def test_a_seed_repeats_and_none_does_not():

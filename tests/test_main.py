@@ -364,6 +364,7 @@ def test_generate_names_its_picture_after_the_recipe(tmp_path, monkeypatch, caps
     assert [path.name for path in tmp_path.iterdir()] == ["article4-vae.png"]
 
 
+@pytest.mark.usefixtures("small")
 def test_generate_writes_text(own, tmp_path, capsys):
     run = tmp_path / "run"
     data = ("--data", own("article3-lstm"), "--output", run)

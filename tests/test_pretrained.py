@@ -15,6 +15,7 @@ from keras_genai.__main__ import main
 from keras_genai.recipes import RECIPES
 
 SHIPPED = [
+    "article1-transformer",
     "article3-forecast",
     "article3-lstm",
     "article3-lstm-tang",

@@ -467,7 +467,7 @@ def test_steps_give_the_logits_of_the_whole(model):
 
 
 def test_translation_is_what_naive_decoding_writes(model):
-    # One source is as long as the model can take, which is no multiple of 16.
+    # One source is as long as the model can take, which is no multiple of 32.
     rng = np.random.default_rng(5)
     source = pad([rng.integers(3, 11, size=n) for n in (18, 3, 9, 1, 20, 5)])
     found = model.translate(source)
