@@ -11,7 +11,7 @@ from conftest import largest_difference
 import keras_genai
 from keras_genai import gpt2
 from keras_genai.autoregressive import GREEDY, Sampler
-from keras_genai.gpt2 import ACTIVATIONS, build_gpt2, generate_text
+from keras_genai.gpt2 import ACTIVATIONS, build_gpt2, enable_lora, generate_text
 from keras_genai.text import GPT2Tokenizer
 
 
@@ -250,3 +250,21 @@ def test_text_ends_at_the_end_token_which_is_not_shown(writer):
 def test_an_empty_prompt_raises(writer):
     with pytest.raises(ValueError, match="text: expected a string of at least one character"):
         generate_text(*writer, "")
+
+
+def test_lora_trains_two_small_matrices_for_queries_and_values_alone():
+    model = build_gpt2(50, 20, 2, 2, 16)
+    tokens = np.random.default_rng(0).integers(50, size=(32, 12))
+    before, kept = np.asarray(model(tokens)), model.decoder_layers[0].inner.get_weights()
+    enable_lora(model, 2)
+    np.testing.assert_array_equal(model(tokens), before)  # B begins at 0
+    assert sorted(tuple(v.shape) for v in model.trainable_variables) == 4 * [(2, 16)] + 4 * [
+        (16, 2)
+    ]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-2), loss, run_eagerly=True)
+    model.fit(tokens[:, :-1], tokens[:, 1:], verbose=0)
+    assert np.abs(model(tokens) - before).max() > 1e-3
+    assert largest_difference(model.decoder_layers[0].inner.get_weights(), kept) == 0
+    with pytest.raises(ValueError, match="rank: expected a whole number of at least 1, got 0"):
+        enable_lora(model, 0)
