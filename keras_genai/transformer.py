@@ -27,8 +27,16 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_genai import autoregressive
-from keras_genai.inputs import Dropout, check_choice, check_share, check_size, check_sizes, is_array
+from keras_genai.inputs import (
+    CheckedModel,
+    Dropout,
+    check_choice,
+    check_share,
+    check_size,
+    check_sizes,
+)
 from keras_genai.text import check_tokenizer
+from keras_genai.training import OwnLoss
 
 PADDING = 0
 TRANSLATION_BATCH = 128  # sentences that are translated at once
@@ -46,12 +54,9 @@ class PositionalEmbedding(layers.Layer):
         max_seq_length: the longest sequence.
         d_model: size of a vector, even.
         positions: False leaves the positions out: what follows cannot know the order then.
-        mask_zero: whether token 0 is padding, which is masked from here on.
     """
 
-    def __init__(
-        self, vocab_size, max_seq_length, d_model, positions=True, mask_zero=True, **kwargs
-    ):
+    def __init__(self, vocab_size, max_seq_length, d_model, positions=True, **kwargs):
         super().__init__(**kwargs)
         vocab_size, max_seq_length, d_model = check_sizes(
             vocab_size=vocab_size, max_seq_length=max_seq_length, d_model=d_model
@@ -59,7 +64,7 @@ class PositionalEmbedding(layers.Layer):
         if d_model % 2:
             raise ValueError(f"d_model: expected an even number, got {d_model}.")
         self.vocab_size, self.max_seq_length, self.d_model = vocab_size, max_seq_length, d_model
-        self.positions, self.mask_zero = positions, mask_zero
+        self.positions = positions
         self.supports_masking = True
         self.embedding = layers.Embedding(
             vocab_size, d_model, keras.initializers.RandomNormal(stddev=d_model**-0.5)
@@ -78,7 +83,7 @@ class PositionalEmbedding(layers.Layer):
         return x + ops.take(ops.cast(self.encoding, x.dtype), places, axis=0)
 
     def compute_mask(self, tokens, mask=None):
-        return ops.not_equal(tokens, PADDING) if self.mask_zero else None
+        return ops.not_equal(tokens, PADDING)  # for all layers that follow
 
     def compute_output_shape(self, input_shape):
         return (*input_shape, self.d_model)
@@ -90,7 +95,6 @@ class PositionalEmbedding(layers.Layer):
             "max_seq_length": self.max_seq_length,
             "d_model": self.d_model,
             "positions": self.positions,
-            "mask_zero": self.mask_zero,
         }
 
 
@@ -593,7 +597,7 @@ def build_seq2seq_transformer(
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class Seq2SeqTransformer(keras.Model):
+class Seq2SeqTransformer(OwnLoss, CheckedModel):
     """The model of `build_seq2seq_transformer`, whose arguments it has, with its own `train_step`.
 
     Reported are `loss`, and `nats`, the cross-entropy of a token without label smoothing.
@@ -679,31 +683,18 @@ class Seq2SeqTransformer(keras.Model):
 
     def compile(self, optimizer="adam", loss=None, **kwargs):
         """As `keras.Model.compile`; the loss is `MaskedCrossentropy(label_smoothing=0.1)`."""
-        super().compile(optimizer, loss or MaskedCrossentropy(label_smoothing=0.1), **kwargs)
+        loss = loss or MaskedCrossentropy(label_smoothing=0.1)
+        keras.Model.compile(self, optimizer, loss, **kwargs)
         self.optimizer.build(self.trainable_variables)
         # The loss is made by its first call. With several replicas Keras makes that call itself,
         # ahead of training and of the source alone, which fails.
         self.compute_loss(y=ops.ones((1, 1), "int32"), y_pred=ops.zeros((1, 1, self.vocab_size)))
 
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
-
     @property
     def metrics(self):
         return [self.loss_tracker, self.nats_tracker]
 
-    def train_step(self, data):
-        with tf.GradientTape() as tape:
-            loss, logs = self._loss(data, training=True)
-            loss = self.optimizer.scale_loss(loss)  # if it was told to, against underflow
-        gradients = tape.gradient(loss, self.trainable_weights)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
-        return logs
-
-    def test_step(self, data):
-        return self._loss(data, training=False)[1]
-
-    def _loss(self, data, training):
+    def batch_loss(self, data, training):
         source, target, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         # What has been written so far is the right answer's (teacher forcing), one token behind.
         written, labels = target[:, :-1], target[:, 1:]
@@ -715,13 +706,12 @@ class Seq2SeqTransformer(keras.Model):
         self.nats_tracker.update_state(MaskedCrossentropy()(labels, logits) * replicas, num_tokens)
         return loss, {metric.name: metric.result() for metric in self.metrics}
 
-    def fit(self, x=None, y=None, *args, **kwargs):
-        if is_array(x):
-            autoregressive.check_tokens("x", x, self.input_vocab_size, minimum=1)
-            autoregressive.check_tokens("y", y, self.vocab_size, minimum=2)
-            self._check_length("x", x)
-            self._check_length("y", y)
-        return super().fit(x, y, *args, **kwargs)
+    def check_data(self, x, y):
+        """Raise ValueError unless x and y are tokens of the vocabularies, not too many."""
+        autoregressive.check_tokens("x", x, self.input_vocab_size, minimum=1)
+        autoregressive.check_tokens("y", y, self.vocab_size, minimum=2)
+        self._check_length("x", x)
+        self._check_length("y", y)
 
     def _check_length(self, name, tokens):
         """Return the length of the longest row, padding apart, if the model can take it."""
@@ -806,24 +796,12 @@ class Seq2SeqTransformer(keras.Model):
         check_size("max_length", num_steps)
         num_steps = min(num_steps, self.context_length - 1)
         prompt = np.full((len(source), 1), self.start_token)
+        settings = {"conditioning": source, "end_token": self.end_token}
         if beam_width == 1:
-            tokens = autoregressive.generate(
-                self,
-                prompt,
-                num_steps,
-                autoregressive.GREEDY,
-                conditioning=source,
-                end_token=self.end_token,
-            )
-            return tokens[:, 1:]
+            greedy = autoregressive.GREEDY
+            return autoregressive.generate(self, prompt, num_steps, greedy, **settings)[:, 1:]
         tokens, _ = autoregressive.beam_search(
-            self,
-            prompt,
-            num_steps,
-            beam_width,
-            length_penalty,
-            conditioning=source,
-            end_token=self.end_token,
+            self, prompt, num_steps, beam_width, length_penalty, **settings
         )
         return tokens[:, 0, 1:]
 

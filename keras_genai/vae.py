@@ -5,8 +5,8 @@ both are trained to maximise a lower bound of log p(x) (Kingma & Welling 2014, e
 
     log p(x) >= E_q[log p(x|z)] - KL(q(z|x) || p(z)),    p(z) = N(0, I)
 
-`build_vae` trains it with the stock `fit`; `VAE` is the same with its own `train_step`. Their
-losses and, from one seed, their weights agree.
+`build_vae` trains it with the stock `fit`; `VAE` is the same with its own `train_step`, which
+`training` writes out. Their losses and, from one seed, their weights agree.
 
 Corrected from the articles:
 - article 1: z never reaches the decoder, and the noise has a fixed batch size; here `Sampling`
@@ -44,6 +44,7 @@ from keras_genai.inputs import (
     latent_noise,
     with_labels,
 )
+from keras_genai.training import OwnLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
@@ -235,7 +236,7 @@ def _check_fit(encoder, decoder):
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class VAE(ImageModel):
+class VAE(OwnLoss, ImageModel):
     """The VAE of `build_vae` with its own `train_step`, which reports both terms of the loss.
 
         vae = VAE(build_encoder(), build_decoder())
@@ -269,32 +270,11 @@ class VAE(ImageModel):
         self.reconstruction_tracker = keras.metrics.Mean(name="reconstruction")
         self.kl_tracker = keras.metrics.Mean(name="kl")
 
-    def compile(self, optimizer="adam", loss=None, **kwargs):
-        """As `keras.Model.compile`, but for the loss: the likelihood has decided it."""
-        if loss is not None:
-            raise ValueError(f"loss: expected None, as the likelihood decides it, got {loss!r}.")
-        super().compile(optimizer, **kwargs)
-        self.optimizer.build(self.trainable_variables)
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
-
     @property
     def metrics(self):
         return [self.loss_tracker, self.reconstruction_tracker, self.kl_tracker]
 
-    def train_step(self, data):
-        with tf.GradientTape() as tape:
-            loss, logs = self._loss(data, training=True)
-            loss = self.optimizer.scale_loss(loss)  # if it was told to, against underflow
-        gradients = tape.gradient(loss, self.trainable_weights)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
-        return logs
-
-    def test_step(self, data):
-        return self._loss(data, training=False)[1]
-
-    def _loss(self, data, training):
+    def batch_loss(self, data, training):
         x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         z_mean, z_log_var = self.encoder(with_labels(x, labels), training=training)
         z = self.sampling([z_mean, z_log_var])
