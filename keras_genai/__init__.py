@@ -3,7 +3,7 @@
     from keras_genai import vae
     model = vae.VAE(vae.build_encoder(), vae.build_decoder())
 
-Each family is a module: `vae`, `gan`, `cnn`, `rnn`, `transformer`, `gpt2`.
+Each family is a module: `vae`, `gan`, `cnn`, `rnn`, `transformer`, `gpt2`, `pixelcnn`, `wavenet`.
 `pretrained.load(name)` returns a trained one.
 """
 
@@ -32,7 +32,7 @@ def load_model(path):
     import keras
 
     # Each registers its classes.
-    from keras_genai import cnn, gan, gpt2, rnn, transformer, vae  # noqa: F401
+    from keras_genai import cnn, gan, gpt2, pixelcnn, rnn, transformer, vae, wavenet  # noqa: F401
 
     path = pathlib.Path(path)
     if not path.is_file():

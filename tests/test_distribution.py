@@ -8,6 +8,7 @@ PROGRAM = """
 import contextlib
 import keras, numpy as np, tensorflow as tf
 from keras_genai.gan import GAN, build_discriminator, build_generator
+from keras_genai.pixelcnn import build_pixelcnn
 from keras_genai.transformer import MaskedCrossentropy, build_seq2seq_transformer
 from keras_genai.vae import VAE, Sampling, build_decoder, build_encoder, build_vae
 from keras_genai.vae import reconstruction_loss
@@ -34,6 +35,11 @@ def custom_vae():
     model.compile(keras.optimizers.SGD(0.01), jit_compile=False)
     return model, (x,)
 
+def pixelcnn():
+    model = build_pixelcnn((4, 3, 1), 4, 2)
+    model.compile(keras.optimizers.SGD(0.01), jit_compile=False)
+    return model, (x.reshape(64, 4, 3, 1),)
+
 def gan(joint_batch):
     model = GAN(build_generator(3, (8,), 12), build_discriminator(12, (8,)), joint_batch)
     model.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1), jit_compile=False)
@@ -54,8 +60,9 @@ def custom_transformer():
     model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
     return model, (tokens[0], tokens[1])
 
+gans = (lambda: gan(False), lambda: gan(True))
 transformers = (stock_transformer, custom_transformer)
-for build in (stock_vae, custom_vae, lambda: gan(False), lambda: gan(True), *transformers):
+for build in (stock_vae, custom_vae, pixelcnn, *gans, *transformers):
     results = []
     for scope in (contextlib.nullcontext(), strategy.scope()):
         keras.utils.set_random_seed(0)

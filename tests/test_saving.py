@@ -14,6 +14,7 @@ from conftest import largest_difference
 import keras_genai
 from keras_genai.cnn import build_cnn
 from keras_genai.gan import GAN, build_discriminator, build_gan, build_generator
+from keras_genai.pixelcnn import build_pixelcnn
 from keras_genai.rnn import build_forecaster, build_language_model
 from keras_genai.transformer import (
     MaskedCrossentropy,
@@ -22,6 +23,7 @@ from keras_genai.transformer import (
     build_transformer,
 )
 from keras_genai.vae import VAE, build_decoder, build_encoder, build_vae, reconstruction_loss
+from keras_genai.wavenet import build_wavenet
 
 # Loads every model of a folder, and notes what it returns and what another epoch makes of it.
 FRESH_PROCESS = """
@@ -89,6 +91,17 @@ def models(num_classes):
     model.compile(keras.optimizers.Adam(1e-3), keras.optimizers.RMSprop(1e-3), **mode)
     yield "gan", model, [z, *condition], [x], y
 
+    model = build_pixelcnn((6, 5, 1), 4, 2, levels=3, num_classes=num_classes)
+    model.compile(keras.optimizers.Adam(1e-2), **mode)
+    small = x[:, :30].reshape(40, 6, 5, 1)
+    yield "pixelcnn", model, [small, *condition], [small], y
+    model = build_wavenet(16, 1, 2, 4, 6, num_classes, sample_rate=500)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    model.compile(keras.optimizers.Adam(1e-2), loss, **mode)
+    levels = rng.integers(16, size=(40, 7)).astype("int32")
+    targets = np.where(np.arange(6) < 4, levels[:, 1:], -1)
+    yield "wavenet", model, [levels, *condition], [levels[:, :-1], *condition], targets
+
     if num_classes:
         cnn = build_cnn(num_classes=num_classes)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -119,7 +132,7 @@ def models(num_classes):
 
 NAMES = [
     "encoder", "decoder", "build_vae", "build_vae-bernoulli", "vae",
-    "generator", "discriminator", "build_gan", "gan",
+    "generator", "discriminator", "build_gan", "gan", "pixelcnn", "wavenet",
 ]  # fmt: skip
 SEQUENCES = ["lstm", "seq2seq", "transformer", "transformer-pooled", "forecaster"]
 
