@@ -64,25 +64,33 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--data",
         metavar="FOLDER-OR-FILE",
-        help="your own images (a folder a class for labels), text file, or CSV file with a heading",
+        help="your own images or WAV files (a folder a class), text, or CSV file with a heading",
     )
     command.add_argument("--resume", action="store_true", help="go on after the last whole epoch")
     command.set_defaults(command=train)
 
     command = commands.add_parser(
-        "generate", help="draw images to a PNG file, write or translate text"
+        "generate",
+        help="draw images to a PNG file or sounds to a WAV file, write or translate text",
     )
     command.add_argument("source", metavar="NAME-OR-FILE.keras", help="shipped weights, or a file")
-    command.add_argument("--count", type=_count, metavar="N", help="images [64], or texts [1]")
+    command.add_argument(
+        "--count", type=_count, metavar="N", help="images [64], sounds [1 a class], texts [1]"
+    )
     command.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the noise [0]")
     command.add_argument(
-        "--output", type=pathlib.Path, metavar="FILE", help="[NAME.png; a text is printed]"
+        "--output", type=pathlib.Path, metavar="FILE", help="[NAME.png or .wav; a text is printed]"
     )
-    command.add_argument("--label", type=_seed, metavar="K", help="images: class of all, else all")
+    command.add_argument("--label", type=_seed, metavar="K", help="class of all, else all in turn")
     command.add_argument(
         "--prompt", metavar="TEXT", help="text: what it begins with [a new line, if known]"
     )
-    command.add_argument("--length", type=_count, metavar="N", help="text: tokens to add [400]")
+    command.add_argument(
+        "--length",
+        type=_count,
+        metavar="N",
+        help="text: tokens to add [400]; sound: samples [a second]",
+    )
     command.add_argument("--temperature", type=float, metavar="T", help="text: see Sampler [0.8]")
     command.add_argument("--top-k", type=_count, metavar="K", help="text: see Sampler [all]")
     command.add_argument("--top-p", type=float, metavar="P", help="text: see Sampler [1]")
@@ -182,10 +190,11 @@ def train(options) -> int:
 
 
 def generate(options) -> int:
-    """Draw from shipped weights or a file of one's own: images to a file, text to the screen."""
+    """Draw from shipped weights or a file of one's own: to a file, or text to the screen."""
     from keras_genai import load_model, pretrained
     from keras_genai.text import LanguageModel
     from keras_genai.transformer import Seq2SeqTransformer
+    from keras_genai.wavenet import WaveNet
 
     if options.weights is not None:
         model = _load_gpt2(options)
@@ -199,6 +208,8 @@ def generate(options) -> int:
         raise UsageError(f"{options.source}: a {model.name}, which generates nothing")
     if isinstance(model, LanguageModel):
         return _generate_text(model, options)
+    if isinstance(model, WaveNet):
+        return _generate_sounds(model, options)
     return _generate_images(model, options)
 
 
@@ -221,23 +232,43 @@ def _translate(model, options) -> int:
 
 
 SAMPLER = ("temperature", "top_k", "top_p")
-TEXT_ONLY = ("prompt", "length", *SAMPLER)
 
 
 def _generate_images(model, options) -> int:
     from keras_genai.plotting import plot_images
     from keras_genai.tasks import labels_in_turn
 
-    _refuse(options, TEXT_ONLY, "for a model that writes text")
-    output = options.output or pathlib.Path(f"{pathlib.Path(options.source).stem}.png")
-    if output.suffix != ".png":
-        raise UsageError(f"--output: expected a name that ends in .png, got {str(output)!r}")
-    count = options.count or 64
+    _refuse(options, ("prompt", *SAMPLER), "for a model that writes text")
+    _refuse(options, ("length",), "for a model that writes text or makes sounds")
+    output, count = _output(options, ".png"), options.count or 64
     labels = labels_in_turn(model, count) if options.label is None else options.label
     images = _checked(model.generate, count, labels, options.seed)
     _checked(_checked(plot_images, images).savefig, output)
     print(output)
     return 0
+
+
+def _generate_sounds(model, options) -> int:
+    """Write sounds to a file, one after another."""
+    from keras_genai.audio import save_wav
+    from keras_genai.tasks import labels_in_turn
+
+    _refuse(options, ("prompt", *SAMPLER), "for a model that writes text")
+    output, count = _output(options, ".wav"), options.count or model.num_classes or 1
+    labels = labels_in_turn(model, count) if options.label is None else options.label
+    length = options.length or model.sample_rate
+    sounds = _checked(model.generate, count, length, labels, options.seed)
+    _checked(save_wav, output, sounds.reshape(-1), model.sample_rate)
+    print(output)
+    return 0
+
+
+def _output(options, suffix: str) -> pathlib.Path:
+    """Return the name of the file to write."""
+    output = options.output or pathlib.Path(f"{pathlib.Path(options.source).stem}{suffix}")
+    if output.suffix != suffix:
+        raise UsageError(f"--output: expected a name that ends in {suffix}, got {str(output)!r}")
+    return output
 
 
 def _generate_text(model, options) -> int:

@@ -47,6 +47,62 @@ def plot_images(images, columns: int | None = None, titles=None) -> Figure:
     return figure
 
 
+def plot_pixel_nats(images, nats) -> Figure:
+    """Draw images, and below each what its pixels cost: where the model was surprised.
+
+    Args:
+        images: (n, height, width, 1) in [0, 1].
+        nats: (n, height, width), minus the log-likelihood of each pixel.
+    """
+    figure = Figure(figsize=(1.2 * len(images) + 1, 2.6), layout="constrained")
+    rows = figure.subplots(2, len(images), squeeze=False)
+    for image, cost, upper, lower in zip(_as_grey_or_colour(images), nats, *rows):
+        upper.imshow(image, cmap="gray", vmin=0, vmax=1)
+        picture = lower.imshow(cost, cmap="magma", vmin=0, vmax=np.max(nats))
+        lower.set_title(f"{cost.sum():.0f} nats", fontsize=9)
+        for axes in (upper, lower):
+            axes.axis("off")
+    figure.colorbar(picture, ax=rows[1, :], label="nats")
+    return figure
+
+
+def plot_sounds(waveforms, sample_rate: int, titles) -> Figure:
+    """Draw sounds: the waveform of each, and below it the spectrogram, the same scale for all.
+
+    Args:
+        waveforms: (n, samples) in [-1, 1], or a list of arrays of any lengths.
+        sample_rate: samples a second.
+        titles: n texts to stand above the sounds.
+
+    Raises:
+        ValueError: if the number of sounds is not that of titles.
+    """
+    if len(titles) != len(waveforms):
+        raise ValueError(f"titles: expected {len(waveforms)}, got {len(titles)}.")
+    figure = Figure(figsize=(2.4 * len(waveforms) + 0.6, 3.6), layout="constrained")
+    rows = figure.subplots(2, len(waveforms), squeeze=False, sharex=True, sharey="row")
+    seconds = max(map(len, waveforms)) / sample_rate
+    for waveform, title, upper, lower in zip(waveforms, titles, *rows):
+        upper.plot(np.arange(len(waveform)) / sample_rate, waveform, linewidth=0.5)
+        upper.set(title=title, xlim=(0, seconds), ylim=(-1, 1))
+        # Windows of 32 ms, half of which overlap; a short sound is continued by silence.
+        size = max(16, round(0.032 * sample_rate))
+        padded = np.pad(waveform, (0, max(0, size - len(waveform))))
+        frames = np.lib.stride_tricks.sliding_window_view(padded, size)[:: size // 2]
+        power = np.abs(np.fft.rfft(frames * np.hanning(size))) ** 2
+        decibels = 10 * np.log10(power / (size / 4) ** 2 + 1e-10)
+        end, top = size * (len(frames) + 1) / 2 / sample_rate, sample_rate / 2000
+        extent = (0, end, 0, top)
+        picture = lower.imshow(
+            decibels.T, origin="lower", aspect="auto", extent=extent, vmin=-80, vmax=0
+        )
+        lower.set(xlabel="seconds", xlim=(0, seconds))
+    rows[0, 0].set_ylabel("amplitude")
+    rows[1, 0].set_ylabel("kHz")
+    figure.colorbar(picture, ax=rows[1, :], label="dB of full scale")
+    return figure
+
+
 def plot_history(history) -> Figure:
     """Draw each metric of a training over its epochs, held-out values dashed.
 

@@ -198,6 +198,64 @@ def _compile_translator(model, steps):
     model.compile(keras.optimizers.Adam(rate, beta_2=0.98, epsilon=1e-9))
 
 
+def _gpt2(seed, tokenizer):
+    from keras_genai.gpt2 import build_gpt2
+    from keras_genai.text import GPT2Tokenizer
+
+    tokenizer = GPT2Tokenizer(tokenizer)
+    return build_gpt2(
+        tokenizer.vocab_size,
+        context_length=256,
+        num_layers=6,
+        num_heads=6,
+        d_model=192,
+        dropout=0.2,
+        tokenizer=tokenizer,
+    )
+
+
+def _pretrained_gpt2(seed, tokenizer):
+    from keras_genai import pretrained
+
+    return pretrained.load("article4-gpt2")
+
+
+def _compile_gpt2(model, steps, learning_rate):
+    import keras
+
+    decay = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    optimizer = keras.optimizers.AdamW(decay, weight_decay=0.1, global_clipnorm=1.0)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+
+def _pixelcnn(seed, num_classes=None):
+    from keras_genai.pixelcnn import build_pixelcnn
+
+    return build_pixelcnn(num_classes=num_classes)
+
+
+def _compile_pixelcnn(model, steps):
+    import keras
+
+    decay = keras.optimizers.schedules.CosineDecay(3e-3, steps)
+    model.compile(keras.optimizers.Adam(decay))
+
+
+def _wavenet(seed, kinds, sample_rate):
+    from keras_genai.wavenet import build_wavenet
+
+    num_classes = len(kinds) if len(kinds) > 1 else None
+    return build_wavenet(num_classes=num_classes, sample_rate=sample_rate)
+
+
+def _compile_wavenet(model, steps):
+    import keras
+
+    decay = keras.optimizers.schedules.CosineDecay(2e-3, steps)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    model.compile(keras.optimizers.Adam(decay, global_clipnorm=1.0), loss)
+
+
 _RECIPES = (
     Recipe(
         name="article1-vae",
@@ -389,6 +447,65 @@ _RECIPES = (
         tolerance=0.02,
         choices="The article names no data or size. Five years are seen, the next one is forecast, "
         "week by week.",
+    ),
+    Recipe(
+        name="article3-pixelcnn",
+        article="article 3, section 5",
+        model="gated PixelCNN, 8 layers of 32",
+        task=tasks.Likelihood(),
+        build=_pixelcnn,
+        compile=_compile_pixelcnn,
+        epochs=6,
+        batch_size=32,
+        figure="test loss, nats per image",
+        expected=84.0,
+        tolerance=1.0,
+        choices="The article names no data or size. MNIST, each pixel drawn black or white once "
+        "with its brightness as probability.",
+    ),
+    Recipe(
+        name="article3-wavenet",
+        article="article 3, section 5",
+        model="WaveNet, 2 blocks of 10 layers of 32",
+        task=tasks.Sounds(),
+        build=_wavenet,
+        compile=_compile_wavenet,
+        epochs=40,
+        batch_size=4,
+        figure="held-out nats per sample",
+        expected=4.0,
+        tolerance=0.05,
+        choices="The article names no data or size: 98 sounds of percussion, told the kind.",
+    ),
+    Recipe(
+        name="article4-gpt2",
+        article="article 4, section 4",
+        model="GPT-2, 6 layers of 192, 2,048 byte pairs",
+        task=tasks.Text("books", window=256, vocab_size=2048),
+        build=_gpt2,
+        compile=partial(_compile_gpt2, learning_rate=1e-3),
+        epochs=30,
+        batch_size=8,
+        figure="held-out nats per character",
+        expected=1.451,
+        tolerance=0.02,
+        choices="The article takes the weights of a GPT-2 that was trained on 40 GB of text. This "
+        "is the same network, smaller, on three books.",
+    ),
+    Recipe(
+        name="article4-finetune",
+        article="article 4, section 4",
+        model="article4-gpt2, trained further",
+        task=tasks.FineTuning("alice", base="article4-gpt2", window=256),
+        build=_pretrained_gpt2,
+        compile=partial(_compile_gpt2, learning_rate=1e-4),
+        epochs=4,
+        batch_size=8,
+        figure="held-out nats per character",
+        expected=1.5,
+        tolerance=0.02,
+        choices="The article names fine-tuning and shows none: the GPT of three books goes on with "
+        "one of them. tests/benchmarks/finetuning.py compares it with LoRA.",
     ),
 )
 

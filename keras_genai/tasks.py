@@ -167,6 +167,33 @@ class Classification(Images):
         plot_images(x, titles=titles).savefig(folder / "predictions.png")
 
 
+class Likelihood(Images):
+    """A PixelCNN of images in black and white: measured is minus log p(x) of an image."""
+
+    def __init__(self, labelled=False):
+        super().__init__(labelled, flat=False)
+
+    def arrange(self, images, labels):
+        from keras_genai import datasets
+
+        x, y = super().arrange(images, labels)
+        return datasets.binarize(x), y
+
+    def draw(self, model, data, folder):
+        """Draw samples; lower halves to eight images; and what each of their pixels costs."""
+        from keras_genai.plotting import plot_images, plot_pixel_nats
+
+        super().draw(model, data, folder)
+        x, y = (None if part is None else part[:8] for part in data.held_out)
+        half = x[:, : x.shape[1] // 2]
+        hidden = np.pad(half, [(0, 0), (0, x.shape[1] - half.shape[1]), (0, 0), (0, 0)])
+        completed = [model.generate(len(x), y, seed, given=half) for seed in range(4)]
+        rows = np.concatenate([x, hidden, *completed])
+        plot_images(rows, columns=len(x)).savefig(folder / "completions.png")
+        _, log_probs = model.log_prob(x, y)
+        plot_pixel_nats(x, -log_probs).savefig(folder / "likelihood.png")
+
+
 def _digit_classifier():
     from keras_genai import pretrained
 
@@ -190,12 +217,16 @@ class Text:
     """A text: measured are nats per character of the last tenth.
 
     Args:
-        name: "books" or "tang", which the user may name as well.
+        name: "books", "tang" or "alice", which the user may name as well.
         window: tokens that are trained on at once.
         vocab_size: of byte pairs that are learned from the text; None for characters.
     """
 
-    names = {"books": "three English books", "tang": "Tang quatrains"}
+    names = {
+        "books": "three English books",
+        "tang": "Tang quatrains",
+        "alice": "Alice in Wonderland",
+    }
     unit = "windows"
     needs_judge = False
 
@@ -212,6 +243,8 @@ class Text:
         elif name == "tang":
             known, rest = split(datasets.load_quatrains())
             parts = [("\n".join(known) + "\n", "\n".join(rest))]
+        elif name == "alice":
+            parts = [split(datasets.load_books()[0])]
         else:
             text = datasets.load_text(name)
             if len(text) < 10 * self.window:
@@ -268,8 +301,33 @@ class Text:
     def draw(self, model, data, folder):
         from keras_genai.autoregressive import Sampler
 
-        text = model.generate(data.held_out[0][:1][None], 600, Sampler(temperature=0.8), seed=0)
+        length = 600 if model.context_length is None else min(600, model.context_length - 1)
+        text = model.generate(data.held_out[0][:1][None], length, Sampler(temperature=0.8), seed=0)
         (folder / "sample.txt").write_text(model.tokenizer.decode(text[0]), encoding="utf-8")
+
+
+class FineTuning(Text):
+    """A text for a model that has learned from others: measured before its training as well.
+
+    Args:
+        base: recipe whose shipped weights it begins with, and whose tokenizer it keeps.
+    """
+
+    def __init__(self, name, base, window):
+        super().__init__(name, window)
+        self.base = base
+
+    def _tokenizer(self, train, held_out):
+        from keras_genai import pretrained
+
+        tokenizer = pretrained.load(self.base).tokenizer
+        return tokenizer, {"tokenizer": tokenizer.definition}
+
+    def measure(self, model, data) -> dict:
+        from keras_genai import pretrained
+
+        before = super().measure(pretrained.load(self.base), data)["measured"]
+        return {**super().measure(model, data), "before": before}
 
 
 def _log_prob(model, texts) -> float:
@@ -380,6 +438,76 @@ def score_translations(translations, references) -> dict:
         "BLEU": bleu.score,
         "chrF": sacrebleu.corpus_chrf(list(translations), references).score,
     }
+
+
+class Sounds:
+    """Sounds of some kinds: measured are nats per sample of two held-out sounds of each kind."""
+
+    data = "percussion at 8 kHz"
+    names = {}
+    unit = "sounds"
+    needs_judge = False
+
+    def load(self, source=None) -> Data:
+        from keras_genai import datasets
+
+        if source is None:
+            (waveforms, labels, kinds), sample_rate = datasets.load_drums(), 8000
+        else:
+            waveforms, labels, kinds, sample_rate = datasets.load_sound_folder(source)
+        held_out = []
+        for kind in range(len(kinds)):
+            members = np.flatnonzero(labels == kind)
+            held_out.extend(members[len(members) - min(2, len(members) // 2) :])
+        if not held_out:
+            raise ValueError(f"{source}: expected at least two sounds of a kind, to hold one out.")
+        train = np.setdiff1d(np.arange(len(labels)), held_out)
+        facts = {"kinds": kinds, "sample_rate": sample_rate}
+        parts = [([waveforms[i] for i in part], labels[part]) for part in (train, held_out)]
+        return Data(*parts, len(train), facts)
+
+    def batches(self, data, batch_size, seed, epoch):
+        return self._batches(data.train, data.facts["kinds"], batch_size, seed, epoch)
+
+    def _batches(self, sounds, kinds, batch_size, seed, epoch):
+        from keras_genai import datasets
+        from keras_genai.audio import mu_law_encode
+
+        waveforms, labels = sounds
+        lengths = np.array([len(waveform) for waveform in waveforms])
+        levels = np.full((len(lengths), 1 + lengths.max()), 128, "int32")  # silence
+        for row, waveform in zip(levels, waveforms):
+            row[1 : 1 + len(waveform)] = mu_law_encode(waveform)
+        labels = labels if len(kinds) > 1 else None
+        return datasets.sound_batches(levels, lengths, labels, batch_size, seed, epoch)
+
+    def validation(self, data) -> dict:
+        import tensorflow as tf
+
+        always_the_same = tf.Variable(0, dtype=tf.int64)
+        kinds = data.facts["kinds"]
+        return {"validation_data": self._batches(data.held_out, kinds, 4, 0, always_the_same)}
+
+    def callbacks(self, folder, model) -> list:
+        return []
+
+    def measure(self, model, data) -> dict:
+        waveforms, labels = data.held_out
+        sums, _ = model.log_prob(waveforms, labels if model.num_classes else None)
+        samples = sum(len(waveform) for waveform in waveforms)
+        return {"measured": -float(sums.sum()) / samples, "samples": samples}
+
+    def draw(self, model, data, folder):
+        from keras_genai.audio import save_wav
+        from keras_genai.plotting import plot_sounds
+
+        kinds = data.facts["kinds"]
+        labels = labels_in_turn(model, len(kinds))
+        waveforms = model.generate(len(kinds), model.sample_rate, labels, seed=0)
+        (folder / "samples").mkdir(exist_ok=True)
+        for kind, waveform in zip(kinds, waveforms):
+            save_wav(folder / "samples" / f"{kind or 'sound'}.wav", waveform, model.sample_rate)
+        plot_sounds(waveforms, model.sample_rate, kinds).savefig(folder / "samples.png")
 
 
 class Series:

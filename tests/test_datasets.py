@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_genai import datasets
+from keras_genai.audio import save_wav
 
 
 def test_mnist_is_the_canonical_one():
@@ -277,3 +278,76 @@ def test_a_line_that_is_no_pair_is_named(tmp_path, line):
     path.write_text(f"\na\tb\n\n{line}\ne\tf\n")  # empty lines count, and are left out
     with pytest.raises(ValueError, match="own.tsv: expected two sentences and a tab in line 4"):
         datasets.load_pairs(path)
+
+
+def test_binary_pixels_are_as_often_white_as_they_are_bright():
+    images = np.repeat([0.0, 0.25, 0.9, 1.0], 10_000).reshape(4, 100, 100)
+    binary = datasets.binarize(images)
+    assert binary.dtype == "float32" and set(np.unique(binary)) == {0, 1}
+    np.testing.assert_allclose(binary.mean(axis=(1, 2)), [0, 0.25, 0.9, 1], atol=0.015)
+    assert binary[0].max() == 0 and binary[3].min() == 1
+    assert np.array_equal(binary, datasets.binarize(images))
+    assert not np.array_equal(binary, datasets.binarize(images, seed=1))
+
+
+def test_drums_are_what_ships_without_silent_tails():
+    waveforms, labels, kinds = datasets.load_drums()
+    assert kinds == ["drum", "electronic", "kick", "percussion", "snare", "tabla"]
+    assert np.bincount(labels).tolist() == [20, 25, 13, 10, 4, 26]
+    with np.load(datasets.shipped("drums_8khz.npz")) as file:
+        whole = file["waveforms"]
+    for waveform, padded in zip(waveforms, whole):
+        n = len(waveform)
+        np.testing.assert_array_equal(waveform, padded[:n] / np.float32(32768))
+        assert abs(waveform[-1]) > 0.001 and np.abs(padded[n:]).max(initial=0) <= 32.768
+
+
+def write_sounds(folder, count=10, rate=100):
+    for i in range(count):
+        path = folder / ("low" if i < 4 else "high") / f"{i}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_wav(path, 0.5 * np.sin(np.arange(1, 61)), rate)
+
+
+def test_a_folder_of_sounds_is_scaled_and_cut_into_seconds(tmp_path):
+    write_sounds(tmp_path)
+    save_wav(tmp_path / "high" / "long.wav", np.r_[np.ones(150), np.zeros(100)] / 4, 100)
+    waveforms, labels, kinds, rate = datasets.load_sound_folder(tmp_path)
+    assert kinds == ["high", "low"] and rate == 100
+    assert np.bincount(labels).tolist() == [6 + 2, 4]
+    assert [len(w) for w, kind in zip(waveforms, labels) if kind == 0] == [60] * 6 + [100, 50]
+    for waveform in waveforms:
+        assert np.abs(waveform).max() == pytest.approx(0.95) and waveform.dtype == "float32"
+    (tmp_path / "none").mkdir()
+    for folder, message in (
+        (tmp_path / "nowhere", "nowhere: expected a folder of WAV files, found none"),
+        (tmp_path / "none", "none: expected at least 10 WAV files, found 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            datasets.load_sound_folder(folder)
+    save_wav(tmp_path / "high" / "other.wav", np.ones(9), 200)
+    with pytest.raises(ValueError, match="one sample rate, found 100 in 4.wav, 200 in other.wav"):
+        datasets.load_sound_folder(tmp_path)
+    save_wav(tmp_path / "high" / "other.wav", np.zeros(9), 100)
+    with pytest.raises(ValueError, match="other.wav: expected a sound, got silence"):
+        datasets.load_sound_folder(tmp_path)
+
+
+def test_batches_of_sounds_end_where_the_sounds_do():
+    lengths = np.array([700, 3, 512, 600, 1024, 5])
+    levels = np.full((6, 1025), 128, "int32")
+    for i, length in enumerate(lengths):
+        levels[i, 1 : 1 + length] = i
+    epoch = tf.Variable(0, dtype=tf.int64)
+    batches = list(datasets.sound_batches(levels, lengths, np.arange(6), 2, 0, epoch))
+    assert sorted(x.shape[1] for (x, _), _ in batches) == [512, 1024, 1024]
+    seen = []
+    for (x, labels), y in batches:
+        for row, label, target in zip(x.numpy(), labels.numpy(), y.numpy()):
+            length = lengths[label]
+            assert row[0] == 128 and set(row[1 : 1 + length]) <= {label}
+            assert set(target[:length]) == {label} and set(target[length:]) <= {-1}
+            seen.append(label)
+    assert sorted(seen) == list(range(6))
+    (x, y), *_ = datasets.sound_batches(levels, lengths, None, 2, 0, epoch)
+    assert x.shape == y.shape

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -18,15 +17,19 @@ import pytest
 from conftest import largest_difference
 
 import keras_genai
-from keras_genai import datasets, tasks
+from keras_genai import datasets, pretrained, tasks
 from keras_genai.__main__ import _set_pace, main
+from keras_genai.audio import load_wav, save_wav
 from keras_genai.callbacks import SaveEachEpoch
 from keras_genai.gan import GAN, build_discriminator, build_generator
+from keras_genai.gpt2 import build_gpt2
+from keras_genai.pixelcnn import build_pixelcnn
 from keras_genai.recipes import RECIPES
 from keras_genai.rnn import build_language_model
-from keras_genai.text import CharacterTokenizer, TranslationTokenizer
+from keras_genai.text import CharacterTokenizer, GPT2Tokenizer, TranslationTokenizer
 from keras_genai.transformer import WarmupSchedule, build_seq2seq_transformer
 from keras_genai.vae import VAE, build_decoder, build_encoder
+from keras_genai.wavenet import build_wavenet
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +47,27 @@ def images(tmp_path_factory):
 def own(images, tmp_path_factory):
     """A user's own data for each kind of task: a folder, a text, a CSV file."""
     folder = tmp_path_factory.mktemp("own")
-    (folder / "text.txt").write_text(datasets.load_books()[0][:6000], encoding="utf-8")
+    book = datasets.load_books()[0]
+    (folder / "text.txt").write_text(book[:6000], encoding="utf-8")
+    (folder / "long.txt").write_text(book[:15_000], encoding="utf-8")
     values = "\n".join(f"{t},{t + t % 52}" for t in range(600))
     (folder / "series.csv").write_text(f"week,value\n{values}\n")
     pairs = "\n".join(map("\t".join, datasets.load_translations()[:30]))
     (folder / "pairs.tsv").write_text(pairs, encoding="utf-8")
+    for i in range(12):
+        kind = folder / "sounds" / ("low" if i % 2 else "high")
+        kind.mkdir(parents=True, exist_ok=True)
+        save_wav(kind / f"{i}.wav", np.sin(np.arange(300 + i) / (20 if i % 2 else 3)), 1000)
     files = {
         tasks.Text: folder / "text.txt",
+        tasks.FineTuning: folder / "long.txt",
         tasks.Series: folder / "series.csv",
         tasks.Translation: folder / "pairs.tsv",
+        tasks.Sounds: folder / "sounds",
     }
-    return lambda name: files.get(type(RECIPES[name].task), images)
+    files = {name: files.get(type(recipe.task), images) for name, recipe in RECIPES.items()}
+    files["article4-gpt2"] = folder / "long.txt"  # whose windows are longer
+    return files.get
 
 
 @pytest.fixture
@@ -118,22 +131,42 @@ def test_list_shows_each_recipe_with_its_article_and_figure(capsys):
 
 
 @pytest.fixture
-def small_translator(monkeypatch):
-    """Let article1-transformer be one layer of 16: eight of 128 take long to compile."""
-    recipe = RECIPES["article1-transformer"]
-    build = functools.partial(build_seq2seq_transformer, num_layers=1, d_model=16, dff=32)
+def narrow(monkeypatch):
+    """Let deep recipes have one layer or few: theirs take long to compile."""
 
-    def create(seed, input_tokenizer, target_tokenizer, max_seq_length):
+    def translator(seed, input_tokenizer, target_tokenizer, max_seq_length):
         tokenizers = [TranslationTokenizer(text) for text in (input_tokenizer, target_tokenizer)]
         sizes = [tokenizer.vocab_size for tokenizer in tokenizers]
-        return build(
-            *sizes, max_seq_length, input_tokenizer=tokenizers[0], target_tokenizer=tokenizers[1]
-        )
+        return build_seq2seq_transformer(
+            *sizes, max_seq_length, 1, 16, dff=32,
+            input_tokenizer=tokenizers[0], target_tokenizer=tokenizers[1],
+        )  # fmt: skip
 
-    monkeypatch.setitem(RECIPES, recipe.name, dataclasses.replace(recipe, build=create))
+    def gpt2(seed, tokenizer):
+        tokenizer = GPT2Tokenizer(tokenizer)
+        return build_gpt2(tokenizer.vocab_size, 256, 1, 2, 16, tokenizer=tokenizer)
+
+    def pixelcnn(seed, num_classes):
+        return build_pixelcnn(num_filters=4, num_layers=2)
+
+    def wavenet(seed, kinds, sample_rate):
+        return build_wavenet(256, 1, 3, 4, 4, len(kinds), sample_rate)
+
+    changes = {
+        "article1-transformer": translator,
+        "article3-pixelcnn": pixelcnn,
+        "article3-wavenet": wavenet,
+        "article4-gpt2": gpt2,
+        "article4-finetune": gpt2,
+    }
+    for name, build in changes.items():
+        recipe = dataclasses.replace(RECIPES[name], build=build)
+        monkeypatch.setitem(RECIPES, name, recipe)
+    definition = pretrained.record("article4-gpt2")["facts"]["tokenizer"]
+    monkeypatch.setattr(pretrained, "load", lambda name: gpt2(0, definition))
 
 
-@pytest.mark.usefixtures("small_translator")
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains_on_data_of_ones_own(own, tmp_path, capsys, name):
     # Batches of one size, as XLA compiles a step for each.
@@ -143,7 +176,10 @@ def test_every_recipe_trains_on_data_of_ones_own(own, tmp_path, capsys, name):
         tasks.Reconstruction: ["samples", "samples.png", "reconstructions.png"],
         tasks.Adversarial: ["samples", "samples.png"],
         tasks.Classification: ["predictions.png"],
+        tasks.Likelihood: ["samples", "samples.png", "completions.png", "likelihood.png"],
         tasks.Text: ["sample.txt"],
+        tasks.FineTuning: ["sample.txt"],
+        tasks.Sounds: ["samples", "samples.png"],
         tasks.Series: ["forecast.png"],
         tasks.Translation: ["translations.txt"],
     }
@@ -151,7 +187,9 @@ def test_every_recipe_trains_on_data_of_ones_own(own, tmp_path, capsys, name):
     expected = ["history.csv", "history.png", "model.keras", "run.json", *pictures[type(task)]]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(expected)
     if "samples" in expected:
-        assert [path.name for path in (tmp_path / "samples").iterdir()] == ["epoch-01.png"]
+        drawn = sorted(path.name for path in (tmp_path / "samples").iterdir())
+        sounds = isinstance(task, tasks.Sounds)
+        assert drawn == (["high.wav", "low.wav"] if sounds else ["epoch-01.png"])
     assert len(history(tmp_path)) == 1
     run = json.loads((tmp_path / "run.json").read_text())
     assert (run["name"], run["epochs"], run["seed"]) == (name, 1, 0)
@@ -406,6 +444,28 @@ def test_a_text_without_new_lines_begins_with_the_first_character(tmp_path, caps
     build_language_model(3, "gru", 4, 4).save(tmp_path / "model.keras")
     assert main(["generate", str(tmp_path / "model.keras"), "--length", "9"]) == 2
     assert "expected a model with a tokenizer" in capsys.readouterr().err
+
+
+def test_generate_writes_sounds(tmp_path, capsys):
+    build_wavenet(256, 1, 2, 4, 4, num_classes=3, sample_rate=500).save(tmp_path / "model.keras")
+    arguments = ["generate", str(tmp_path / "model.keras"), "--output"]
+    for options, samples in (
+        ([], 3 * 500),
+        (["--count", "2", "--length", "70"], 2 * 70),
+        (["--label", "1", "--count", "1"], 500),
+    ):
+        path = tmp_path / "sounds.wav"
+        assert main([*arguments, str(path), *options]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == str(path)
+        waveform, rate = load_wav(path)
+        assert len(waveform) == samples and rate == 500
+    for options, message in (
+        (["a.png"], "--output: expected a name that ends in .wav, got 'a.png'"),
+        (["a.wav", "--prompt", "a"], "--prompt: for a model that writes text"),
+        (["a.wav", "--label", "3"], "labels: expected integers from 0 to 2"),
+    ):
+        assert main([*arguments, *options]) == 2
+        assert message in capsys.readouterr().err
 
 
 # Bad input: exit code 2, and one line.

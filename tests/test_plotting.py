@@ -12,6 +12,8 @@ from keras_genai.plotting import (
     plot_images,
     plot_interpolation,
     plot_latent_space,
+    plot_pixel_nats,
+    plot_sounds,
 )
 from keras_genai.vae import VAE, build_decoder, build_encoder
 
@@ -155,3 +157,32 @@ def test_gates_are_drawn_a_column_a_character():
         plot_gates("abc", gates)
     with pytest.raises(ValueError, match="units: expected a whole number of at least 1, got 0"):
         plot_gates("abca", gates, units=0)
+
+
+def test_a_spectrogram_shows_the_pitch_and_the_level_of_a_tone():
+    time = np.arange(1000) / 1000
+    sounds = [0.5 * np.sin(2 * np.pi * 125 * time), np.sin(2 * np.pi * 250 * time[:300])]
+    figure = plot_sounds(sounds, 1000, ["low", "high"])
+    upper, lower = figure.axes[:2], figure.axes[2:4]
+    assert [axes.get_title() for axes in upper] == ["low", "high"]
+    for axes, sound in zip(upper, sounds):
+        np.testing.assert_allclose(axes.lines[0].get_ydata(), sound)
+    for axes, hertz, decibels in zip(lower, (125, 250), (-6.02, 0)):
+        spectrum = axes.images[0].get_array()  # (frequencies, times)
+        loudest = np.argmax(spectrum[:, 3])
+        top = axes.images[0].get_extent()[3]
+        assert 1000 * top * loudest / (len(spectrum) - 1) == hertz
+        assert spectrum[loudest, 3] == pytest.approx(decibels, abs=0.5)
+    assert lower[0].images[0].get_extent()[1] == pytest.approx(1, abs=0.05)
+    plot_sounds([np.ones(3)], 8000, [""])  # shorter than a window
+    with pytest.raises(ValueError, match="titles: expected 2, got 1"):
+        plot_sounds(sounds, 1000, ["low"])
+
+
+def test_the_cost_of_pixels_is_drawn_below_them():
+    nats = np.zeros((2, 3, 4))
+    nats[1, 2, 3] = 7
+    figure = plot_pixel_nats(np.ones((2, 3, 4, 1)), nats)
+    np.testing.assert_array_equal(figure.axes[3].images[0].get_array(), nats[1])
+    assert [axes.get_title() for axes in figure.axes[2:4]] == ["0 nats", "7 nats"]
+    assert {axes.images[0].get_clim() for axes in figure.axes[2:4]} == {(0, 7)}

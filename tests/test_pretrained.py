@@ -22,6 +22,7 @@ SHIPPED = [
     "article3-rnn",
     "article4-cnn",
     "article4-gan",
+    "article4-gpt2",
     "article4-vae",
     "conditional-vae",
 ]

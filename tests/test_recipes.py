@@ -10,8 +10,10 @@ import pytest
 
 import keras_genai
 from keras_genai import tasks
+from keras_genai.pixelcnn import build_pixelcnn
 from keras_genai.recipes import RECIPES
-from keras_genai.text import TranslationTokenizer
+from keras_genai.text import GPT2Tokenizer, TranslationTokenizer
+from keras_genai.wavenet import build_wavenet
 
 PACKAGE = pathlib.Path(keras_genai.__file__).parent
 
@@ -32,6 +34,10 @@ PACKAGE = pathlib.Path(keras_genai.__file__).parent
         ("article3-lstm", 12, 32),
         ("article3-lstm-tang", 12, 32),
         ("article3-forecast", 15, 32),
+        ("article3-pixelcnn", 6, 32),
+        ("article3-wavenet", 40, 4),
+        ("article4-gpt2", 30, 8),
+        ("article4-finetune", 4, 8),
     ],
 )
 def test_settings_of_each_recipe(name, epochs, batch_size):
@@ -103,7 +109,8 @@ def test_optimizers_of_each_recipe(name):
         optimizers = [model.generator_optimizer, model.discriminator_optimizer]
     for optimizer in optimizers:
         assert isinstance(optimizer, keras.optimizers.Adam)
-        expected = 2e-4 if name == "article4-gan" else 1e-3  # "adam" is Adam(1e-3)
+        rates = {"article4-gan": 2e-4, "article3-pixelcnn": 3e-3}
+        expected = rates.get(name, 1e-3)  # "adam" is Adam(1e-3)
         assert float(optimizer.learning_rate) == np.float32(expected)
 
 
@@ -146,6 +153,40 @@ def test_the_translator_is_trained_as_in_the_paper():
     assert model.loss.label_smoothing == 0.1
     rates = [float(optimizer._learning_rate(step)) for step in (1999, 4999)]
     np.testing.assert_allclose(rates, [(128 * 2000) ** -0.5 * 3 / 5, 0], rtol=1e-5)
+
+
+def test_gpt2_is_the_articles_network_made_small():
+    tokenizer = GPT2Tokenizer.train("abc", 257).definition
+    model = RECIPES["article4-gpt2"].create(steps=100, tokenizer=tokenizer)
+    vocabulary = GPT2Tokenizer(tokenizer).vocab_size
+    assert model.settings == {
+        "vocab_size": vocabulary,
+        "context_length": 256,
+        "num_layers": 6,
+        "num_heads": 6,
+        "d_model": 192,
+        "dff": 768,
+        "activation": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "tie_embeddings": True,
+        "dropout": 0.2,
+    }
+    assert type(model.optimizer) is keras.optimizers.AdamW
+    assert (model.optimizer.weight_decay, model.optimizer.global_clipnorm) == (0.1, 1.0)
+    rates = [float(model.optimizer._learning_rate(step)) for step in (0, 50, 100)]
+    np.testing.assert_allclose(rates, [1e-3, 5e-4, 0], atol=1e-9)
+
+
+def test_the_sampled_recipes_are_the_builders_defaults():
+    pixelcnn = RECIPES["article3-pixelcnn"].create(steps=100)
+    assert pixelcnn.settings == build_pixelcnn().settings
+    wavenet = RECIPES["article3-wavenet"].create(steps=100, kinds=list("abc"), sample_rate=700)
+    assert wavenet.settings == build_wavenet(num_classes=3, sample_rate=700).settings
+    one_kind = RECIPES["article3-wavenet"].create(kinds=[""], sample_rate=700)
+    assert one_kind.num_classes is None
+    for model, rate in ((pixelcnn, 3e-3), (wavenet, 2e-3)):
+        rates = [float(model.optimizer._learning_rate(step)) for step in (0, 50, 100)]
+        np.testing.assert_allclose(rates, [rate, rate / 2, 0], atol=1e-9)
 
 
 def test_loops_of_the_gans():
@@ -204,11 +245,17 @@ def imports(path: pathlib.Path) -> set[str]:
 
 
 def test_a_family_imports_no_other_family_and_nothing_of_files_or_plots():
-    for family in ("vae", "gan", "cnn"):
+    for family in ("gan", "cnn"):
         assert imports(PACKAGE / f"{family}.py") == {"inputs"}
+    assert imports(PACKAGE / "vae.py") == {"inputs", "training"}
     assert imports(PACKAGE / "rnn.py") == {"inputs", "text"}
-    assert imports(PACKAGE / "transformer.py") == {"autoregressive", "inputs", "text"}
-    assert imports(PACKAGE / "autoregressive.py") == {"inputs"}
+    assert imports(PACKAGE / "transformer.py") == {"autoregressive", "inputs", "text", "training"}
+    assert imports(PACKAGE / "gpt2.py") == {"autoregressive", "inputs", "text", "transformer"}
+    assert imports(PACKAGE / "pixelcnn.py") == {"autoregressive", "inputs", "training"}
+    assert imports(PACKAGE / "wavenet.py") == {"audio", "autoregressive", "inputs"}
+    for room in ("autoregressive", "audio"):
+        assert imports(PACKAGE / f"{room}.py") == {"inputs"}
+    assert imports(PACKAGE / "training.py") == set()
 
 
 def test_only_the_command_line_and_pretrained_import_recipes():

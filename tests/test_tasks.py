@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from keras_genai import datasets, tasks
+from keras_genai import datasets, pretrained, tasks
 from keras_genai.gpt2 import build_gpt2
 from keras_genai.rnn import build_language_model
-from keras_genai.text import CharacterTokenizer, TranslationTokenizer
+from keras_genai.text import CharacterTokenizer, GPT2Tokenizer, TranslationTokenizer
+from keras_genai.wavenet import build_wavenet
 
 
 def forecaster(forecast):
@@ -189,3 +190,56 @@ def test_a_series_too_short_for_a_window_is_refused_by_name(tmp_path, length, co
     message = f"own.csv: expected at least 312 values to train on and 52 held out, .* got {counts}"
     with pytest.raises(ValueError, match=message):
         tasks.Series().load(path)
+
+
+def test_a_fine_tuned_model_is_measured_beside_the_one_that_it_began_with(monkeypatch):
+    tokenizer = GPT2Tokenizer.train(datasets.load_books()[0][:5000], 300)
+    base, tuned = (build_gpt2(tokenizer.vocab_size, 64, 1, 1, 4, tokenizer=tokenizer) for _ in "ab")
+    base.set_weights([0 * w for w in base.get_weights()])
+    rng = np.random.default_rng(0)
+    tuned.set_weights([rng.normal(size=w.shape) for w in tuned.get_weights()])
+    asked = []
+    monkeypatch.setattr(pretrained, "load", lambda name: asked.append(name) or base)
+    task = tasks.FineTuning("alice", base="the-base", window=64)
+    data = task.load()
+    assert data.facts == {"tokenizer": tokenizer.definition} and set(asked) == {"the-base"}
+    alice = datasets.load_books()[0]
+    assert tokenizer.decode(data.train) == alice[: int(0.9 * len(alice))]
+    data.held_out = [text[:60] for text in data.held_out]
+    figures = task.measure(tuned, data)
+    characters = len(tokenizer.decode(data.held_out[0][1:]))
+    knows_nothing = 59 * np.log(tokenizer.vocab_size) / characters
+    assert figures["before"] == pytest.approx(knows_nothing, rel=1e-4)
+    assert figures["measured"] == pytest.approx(
+        -tuned.log_prob(data.held_out)[0].sum() / characters, rel=1e-5
+    )
+    assert abs(figures["measured"] - figures["before"]) > 0.1
+
+
+def test_two_sounds_of_each_kind_are_held_out():
+    task = tasks.Sounds()
+    data = task.load()
+    waveforms, labels, kinds = datasets.load_drums()
+    assert data.facts == {"kinds": kinds, "sample_rate": 8000} and data.count == 98 - 12
+    held_out = [np.flatnonzero(labels == kind)[-2:] for kind in range(6)]
+    for sound, expected in zip(data.held_out[0], np.concatenate(held_out)):
+        np.testing.assert_array_equal(sound, waveforms[expected])
+    assert data.held_out[1].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert np.bincount(data.train[1]).tolist() == [18, 23, 11, 8, 2, 24]
+    # Measured are nats of every sample of theirs: those of a model that knows nothing, ln 256.
+    model = build_wavenet(256, 1, 1, 2, 2, num_classes=6)
+    model.set_weights([0 * w for w in model.get_weights()])
+    figures = task.measure(model, data)
+    assert figures["samples"] == sum(map(len, data.held_out[0]))
+    assert figures["measured"] == pytest.approx(np.log(256), rel=1e-5)
+    batches = list(task.validation(data)["validation_data"])
+    assert sum(np.sum(y != -1) for _, y in batches) == figures["samples"]
+
+
+def test_images_of_a_pixelcnn_are_drawn_black_or_white_once():
+    task = tasks.Likelihood()
+    pixels = np.full((3, 4, 5), 128, "uint8")
+    x, y = task.arrange(pixels, [1, 2, 3])
+    assert x.shape == (3, 4, 5, 1) and y is None
+    np.testing.assert_array_equal(x, datasets.binarize(pixels[..., None] / np.float32(255)))
+    assert tasks.Likelihood(labelled=True).arrange(pixels, [1, 2, 3])[1].tolist() == [1, 2, 3]
