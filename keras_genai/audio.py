@@ -3,6 +3,7 @@
 import wave
 
 import numpy as np
+from keras import ops
 
 from keras_genai.inputs import check_range, check_size
 
@@ -22,12 +23,18 @@ def mu_law_encode(waveform, num_levels: int = 256) -> np.ndarray:
     Raises:
         ValueError: for values outside [-1, 1], or fewer than 2 levels.
     """
-    mu = check_size("num_levels", num_levels, minimum=2) - 1
+    check_size("num_levels", num_levels, minimum=2)
     waveform = np.asarray(waveform, "float64")
     if not np.all(np.abs(waveform) <= 1):
         raise ValueError("waveform: expected values in [-1, 1], got others. Divide by the peak.")
-    companded = np.sign(waveform) * np.log1p(mu * np.abs(waveform)) / np.log1p(mu)
-    return np.floor((companded + 1) / 2 * mu + 0.5).astype("int32")
+    return np.asarray(mu_law_levels(waveform, num_levels))
+
+
+def mu_law_levels(waveform, num_levels: int = 256):
+    """Return the levels of a waveform as a tensor, unchecked: `mu_law_encode` within a graph."""
+    mu = num_levels - 1
+    companded = ops.sign(waveform) * ops.log1p(mu * ops.abs(waveform)) / np.log1p(mu)
+    return ops.cast(ops.floor((companded + 1) / 2 * mu + 0.5), "int32")
 
 
 def mu_law_decode(levels, num_levels: int = 256) -> np.ndarray:

@@ -381,32 +381,45 @@ def pair_batches(sources, targets, batch_size: int, seed: int, epoch):
     return _shuffled(len(sources), batch_size, seed, epoch, gather, lengths)
 
 
-def sound_batches(levels, lengths, labels, batch_size: int, seed: int, epoch):
+def sound_batches(waveforms, labels, batch_size: int, seed: int, epoch, vary=False):
     """Return a `tf.data.Dataset` of batches of sounds, those of like length together.
 
     Args:
-        levels: int32 (n, length), a level of silence in front, padded at the end.
-        lengths: samples of each, (n,), without that level.
-        labels: int32 (n,), or None.
+        waveforms: a list of n float32 arrays in [-1, 1].
+        labels: integers (n,), or None.
         batch_size, seed, epoch: as for `batches`.
+        vary: whether each sound is another one in each epoch: up to four times as quiet, and as
+            often as not upside down. A kind of drum stays what it is by that.
 
     Yields:
-        (x, y): levels (batch, m), or [levels, labels], and the levels that follow, -1 where a sound
-        has ended; m is a multiple of 512.
+        (x, y): 256 mu-law levels (batch, m), or [levels, labels], and those that follow, -1 where a
+        sound has ended; m is a multiple of 512. A sound begins after a level of silence.
     """
     import tensorflow as tf
 
-    levels, lengths = tf.convert_to_tensor(_widen(levels, 512)), tf.convert_to_tensor(lengths)
-    levels = tf.pad(levels, [[0, 0], [0, 1]])  # what follows the last one
+    from keras_genai.audio import mu_law_levels
+
+    lengths = np.array([len(waveform) for waveform in waveforms], "int32")
+    padded = np.zeros((len(lengths), 1 + -(-lengths.max() // 512) * 512), "float32")
+    for row, waveform in zip(padded, waveforms):
+        row[1 : 1 + len(waveform)] = waveform
+    padded, lengths = tf.convert_to_tensor(padded), tf.convert_to_tensor(lengths)
 
     def gather(rows):
         counts = tf.gather(lengths, rows)
         longest = -(-tf.reduce_max(counts) // 512) * 512
-        batch = tf.gather(levels, rows)[:, : longest + 1]
-        x, y = batch[:, :-1], tf.where(tf.range(longest) < counts[:, None], batch[:, 1:], -1)
+        batch = tf.gather(padded, rows)[:, : longest + 1]
+        if vary:
+            seeds = tf.stack([tf.cast(seed, tf.int64), epoch])
+            drawn = tf.random.stateless_uniform((2, len(padded), 1), seeds)
+            quieter, turned = tf.unstack(tf.gather(drawn, rows, axis=1))
+            batch *= 4**-quieter * tf.where(turned < 0.5, -1.0, 1.0)
+        levels = mu_law_levels(batch)
+        x, y = levels[:, :-1], levels[:, 1:]
+        y = tf.where(tf.range(longest) < counts[:, None], y, -1)
         return (x if labels is None else (x, tf.gather(labels, rows))), y
 
-    return _shuffled(len(levels), batch_size, seed, epoch, gather, lengths)
+    return _shuffled(len(lengths), batch_size, seed, epoch, gather, lengths)
 
 
 def _widen(tokens, multiple):

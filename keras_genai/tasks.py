@@ -467,26 +467,20 @@ class Sounds:
         return Data(*parts, len(train), facts)
 
     def batches(self, data, batch_size, seed, epoch):
-        return self._batches(data.train, data.facts["kinds"], batch_size, seed, epoch)
+        return self._batches(data, data.train, batch_size, seed, epoch, vary=True)
 
-    def _batches(self, sounds, kinds, batch_size, seed, epoch):
+    def _batches(self, data, sounds, *settings, **options):
         from keras_genai import datasets
-        from keras_genai.audio import mu_law_encode
 
         waveforms, labels = sounds
-        lengths = np.array([len(waveform) for waveform in waveforms])
-        levels = np.full((len(lengths), 1 + lengths.max()), 128, "int32")  # silence
-        for row, waveform in zip(levels, waveforms):
-            row[1 : 1 + len(waveform)] = mu_law_encode(waveform)
-        labels = labels if len(kinds) > 1 else None
-        return datasets.sound_batches(levels, lengths, labels, batch_size, seed, epoch)
+        labels = labels if len(data.facts["kinds"]) > 1 else None
+        return datasets.sound_batches(waveforms, labels, *settings, **options)
 
     def validation(self, data) -> dict:
         import tensorflow as tf
 
         always_the_same = tf.Variable(0, dtype=tf.int64)
-        kinds = data.facts["kinds"]
-        return {"validation_data": self._batches(data.held_out, kinds, 4, 0, always_the_same)}
+        return {"validation_data": self._batches(data, data.held_out, 4, 0, always_the_same)}
 
     def callbacks(self, folder, model) -> list:
         return []

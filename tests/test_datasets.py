@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_genai import datasets
-from keras_genai.audio import save_wav
+from keras_genai.audio import mu_law_decode, mu_law_encode, save_wav
 
 
 def test_mnist_is_the_canonical_one():
@@ -335,19 +335,42 @@ def test_a_folder_of_sounds_is_scaled_and_cut_into_seconds(tmp_path):
 
 def test_batches_of_sounds_end_where_the_sounds_do():
     lengths = np.array([700, 3, 512, 600, 1024, 5])
-    levels = np.full((6, 1025), 128, "int32")
-    for i, length in enumerate(lengths):
-        levels[i, 1 : 1 + length] = i
+    waveforms = [np.full(length, (i + 1) / 8, "float32") for i, length in enumerate(lengths)]
+    levels = mu_law_encode(np.arange(1, 7) / 8)
     epoch = tf.Variable(0, dtype=tf.int64)
-    batches = list(datasets.sound_batches(levels, lengths, np.arange(6), 2, 0, epoch))
+    batches = list(datasets.sound_batches(waveforms, np.arange(6), 2, 0, epoch))
     assert sorted(x.shape[1] for (x, _), _ in batches) == [512, 1024, 1024]
     seen = []
     for (x, labels), y in batches:
         for row, label, target in zip(x.numpy(), labels.numpy(), y.numpy()):
             length = lengths[label]
-            assert row[0] == 128 and set(row[1 : 1 + length]) <= {label}
-            assert set(target[:length]) == {label} and set(target[length:]) <= {-1}
+            assert row[0] == 128 and set(row[1 : 1 + length]) <= {levels[label]}
+            assert set(target[:length]) == {levels[label]} and set(target[length:]) <= {-1}
             seen.append(label)
     assert sorted(seen) == list(range(6))
-    (x, y), *_ = datasets.sound_batches(levels, lengths, None, 2, 0, epoch)
+    (x, y), *_ = datasets.sound_batches(waveforms, None, 2, 0, epoch)
     assert x.shape == y.shape
+
+
+def test_sounds_that_vary_keep_their_form():
+    rng = np.random.default_rng(0)
+    waveforms = [rng.uniform(-0.9, 0.9, size=500).astype("float32") for _ in range(40)]
+    epoch = tf.Variable(0, dtype=tf.int64)
+
+    def factors():
+        """What each sound was multiplied by."""
+        found = np.zeros(40)
+        for (x, labels), y in datasets.sound_batches(waveforms, np.arange(40), 8, 3, epoch, True):
+            for label, target in zip(labels.numpy(), y.numpy()):
+                played, whole = mu_law_decode(target[:500]), waveforms[label]
+                found[label] = played @ whole / (whole @ whole)
+                assert np.corrcoef(played, whole)[0, 1] ** 2 > 0.999
+        return found
+
+    first, again = factors(), factors()
+    assert np.array_equal(first, again)  # seed and epoch decide
+    epoch.assign(1)
+    assert np.abs(factors() - first).max() > 0.1
+    sizes = np.abs(first)
+    assert 0.24 < sizes.min() < 0.35 and 0.8 < sizes.max() < 1.01
+    assert 10 < np.sum(first < 0) < 30

@@ -88,8 +88,9 @@ def naive(model, num_steps, labels, seed, sampler):
     return audio.mu_law_decode(levels[:, 1:], 16)
 
 
-@pytest.mark.parametrize("sampler", [Sampler(), Sampler(0.7, top_p=0.9), GREEDY])
-@pytest.mark.parametrize("num_classes", [None, 3])
+@pytest.mark.parametrize(
+    "sampler, num_classes", [(Sampler(), None), (Sampler(0.7, top_p=0.9), 3), (GREEDY, 3)]
+)
 def test_generate_equals_naive_sampling(num_classes, sampler):
     model = random_model(num_classes)
     labels = [0, 1, 2]

@@ -4,12 +4,15 @@
     python tests/benchmarks/gpt2.py generation [--pairs 5]
     python tests/benchmarks/gpt2.py context
     python tests/benchmarks/gpt2.py training [--pairs 5]
+    python tests/benchmarks/gpt2.py precision
 
 generation: one sequence, greedy, 64 tokens after a prompt of 16, in the published size (124M) and
 in 6 layers of 192 with the published vocabulary. All programs have the same random weights, and
 must write the same tokens. keras-hub runs as it compiles itself, and told to take XLA.
 context: seconds per token after 64, 256 and 1,024 others, and to read a prompt of 1,000.
 training: tokens a second of 6 layers of 192 with 2,048 tokens, here and in PyTorch.
+precision: speed of the published size, and held-out nats of the shipped `article4-gpt2`, with
+float32, bfloat16 and int8 weights.
 
 The first run of each program is not counted: it compiles.
 """
@@ -37,10 +40,11 @@ PROMPT, NEW = 16, 64
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("generation", "context", "training"))
+    parser.add_argument("what", choices=("generation", "context", "training", "precision"))
     parser.add_argument("--pairs", type=int, default=5, help="runs of each that are timed [5]")
     options = parser.parse_args()
-    {"generation": generation, "context": context, "training": training}[options.what](options)
+    modes = {"generation": generation, "context": context, "training": training}
+    {**modes, "precision": precision}[options.what](options)
 
 
 def build(**size):
@@ -199,6 +203,39 @@ def torch_training(settings, windows, steps):
             optimizer.step()
 
     return run
+
+
+def precision(options):
+    from keras_genai import pretrained
+    from keras_genai.recipes import RECIPES
+
+    task = RECIPES["article4-gpt2"].task
+    data = task.load()
+    prompt = np.random.default_rng(0).integers(0, 50257, PROMPT)
+    for name in ("float32", "bfloat16", "int8"):
+        run = ours(in_precision(name, build()))
+        run(prompt)
+        seconds = statistics.median(timed(run, prompt) for _ in range(options.pairs))
+        nats = task.measure(in_precision(name, pretrained.load("article4-gpt2")), data)["measured"]
+        print(
+            f"{name}: {NEW / seconds:.1f} tokens a second, {nats:.4f} nats per character",
+            flush=True,
+        )
+
+
+def in_precision(name, model):
+    if name == "int8":
+        model.quantize("int8")
+    if name != "bfloat16":
+        return model
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        lowered = type(model)(**{**model.settings, "tokenizer": model.tokenizer})
+    finally:
+        keras.config.set_dtype_policy(policy)
+    lowered.set_weights(model.get_weights())
+    return lowered
 
 
 if __name__ == "__main__":
