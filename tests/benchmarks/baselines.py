@@ -4,7 +4,8 @@
 
 Texts: interpolated n-grams of characters (Witten & Bell 1991), nats per character of the last
 tenth. CO2: the last week repeated, and the same week of the year before plus the mean yearly rise
-of the ten years before the last tenth, mean absolute error in ppm.
+of the ten years before the last tenth, mean absolute error in ppm. Sounds: how often each level is,
+nats per sample of two sounds of each kind.
 """
 
 import collections
@@ -12,6 +13,7 @@ import collections
 import numpy as np
 
 from keras_genai import tasks
+from keras_genai.audio import mu_law_encode
 
 
 def main():
@@ -28,6 +30,13 @@ def main():
         ("52 weeks ahead, the year before and its rise", series[weeks - 52] + rise),
     ):
         print(f"CO2, {name}: {np.abs(forecast - series[weeks]).mean():.3f} ppm")
+    sounds = tasks.Sounds().load()
+    train, held_out = (
+        mu_law_encode(np.concatenate(waveforms)) for waveforms, _ in (sounds.train, sounds.held_out)
+    )
+    counts = np.bincount(train, minlength=256) + 1.0
+    nats = -np.log(counts / counts.sum())[held_out].mean()
+    print(f"percussion, frequencies of the levels: {nats:.2f} nats per sample")
 
 
 def witten_bell(train, held_out, vocab_size: int, order: int) -> float:
