@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras_genai.gpt2 import enable_lora
 from keras_genai.recipes import RECIPES
 
-RATES = {"all weights": 1e-4, "LoRA": 2e-3}
+RATES = {"all weights": 3e-4, "LoRA": 5e-3}
 
 
 def main():
