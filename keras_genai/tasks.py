@@ -319,9 +319,10 @@ class FineTuning(Text):
 
     def _tokenizer(self, train, held_out):
         from keras_genai import pretrained
+        from keras_genai.text import GPT2Tokenizer
 
-        tokenizer = pretrained.load(self.base).tokenizer
-        return tokenizer, {"tokenizer": tokenizer.definition}
+        definition = pretrained.record(self.base)["facts"]["tokenizer"]
+        return GPT2Tokenizer(definition), {"tokenizer": definition}
 
     def measure(self, model, data) -> dict:
         from keras_genai import pretrained

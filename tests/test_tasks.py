@@ -200,13 +200,16 @@ def test_a_fine_tuned_model_is_measured_beside_the_one_that_it_began_with(monkey
     tuned.set_weights([rng.normal(size=w.shape) for w in tuned.get_weights()])
     asked = []
     monkeypatch.setattr(pretrained, "load", lambda name: asked.append(name) or base)
+    facts = {"tokenizer": tokenizer.definition}
+    monkeypatch.setattr(pretrained, "record", lambda name: asked.append(name) or {"facts": facts})
     task = tasks.FineTuning("alice", base="the-base", window=64)
     data = task.load()
-    assert data.facts == {"tokenizer": tokenizer.definition} and set(asked) == {"the-base"}
+    assert data.facts == facts and asked == ["the-base"]
     alice = datasets.load_books()[0]
     assert tokenizer.decode(data.train) == alice[: int(0.9 * len(alice))]
     data.held_out = [text[:60] for text in data.held_out]
     figures = task.measure(tuned, data)
+    assert asked == ["the-base"] * 2
     characters = len(tokenizer.decode(data.held_out[0][1:]))
     knows_nothing = 59 * np.log(tokenizer.vocab_size) / characters
     assert figures["before"] == pytest.approx(knows_nothing, rel=1e-4)
