@@ -8,6 +8,7 @@ One network gives all factors at once, because its convolutions see no pixel tha
 stacks of them do so without a blind spot (2016b, section 2.2): the vertical one sees the rows
 above, the horizontal one what stands to the left, and takes over what the other saw. No kernel is
 masked: each is only as large as what it may see, and the image is padded above and to the left.
+Most are dilated, as WaveNet's are, so that a few small ones see most of a digit.
 
 Corrected from the article: it has PixelCNN maximise "the posterior of data and latent variables".
 There is no latent variable. What is maximised is the likelihood itself, which `log_prob` returns.
@@ -32,6 +33,8 @@ from keras_genai.inputs import (
 )
 from keras_genai.training import OwnLoss
 
+DILATIONS = (2, 4, 8, 1)  # of the layers after the first, over and over
+
 
 @keras.saving.register_keras_serializable(package="keras_genai")
 class GatedLayer(layers.Layer):
@@ -50,16 +53,22 @@ class GatedLayer(layers.Layer):
         num_filters: of each stack.
         kernel_size: odd; the vertical kernel has (kernel_size // 2 + 1) x kernel_size places, the
             horizontal one 1 x (kernel_size // 2 + 1).
+        dilation: distance between these places.
     """
 
-    def __init__(self, num_filters, kernel_size=3, **kwargs):
+    def __init__(self, num_filters, kernel_size=3, dilation=1, **kwargs):
         super().__init__(**kwargs)
-        self.num_filters, self.kernel_size = check_sizes(
-            num_filters=num_filters, kernel_size=kernel_size
+        self.num_filters, self.kernel_size, self.dilation = check_sizes(
+            num_filters=num_filters, kernel_size=kernel_size, dilation=dilation
         )
-        self.reach = self.kernel_size // 2
-        self.vertical = layers.Conv2D(2 * num_filters, (self.reach + 1, kernel_size))
-        self.horizontal = layers.Conv2D(2 * num_filters, (1, self.reach + 1))
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size: expected an odd number, got {kernel_size}.")
+        half, num_filters = self.kernel_size // 2, self.num_filters
+        self.reach = half * self.dilation
+        self.vertical, self.horizontal = (
+            layers.Conv2D(2 * num_filters, size, dilation_rate=self.dilation)
+            for size in ((half + 1, self.kernel_size), (1, half + 1))
+        )
         self.downwards = layers.Dense(2 * num_filters, use_bias=False)
         self.outwards = layers.Dense(num_filters)
         self.condition = layers.Dense(4 * num_filters, use_bias=False)
@@ -157,6 +166,7 @@ class GatedLayer(layers.Layer):
             **super().get_config(),
             "num_filters": self.num_filters,
             "kernel_size": self.kernel_size,
+            "dilation": self.dilation,
         }
 
 
@@ -215,7 +225,8 @@ def build_pixelcnn(
     Args:
         image_shape: (height, width, 1).
         num_filters: of each stack.
-        num_layers: the first one sees 7 x 7 pixels, less those that come later; the others 3 x 3.
+        num_layers: the first one sees 7 x 7 pixels, less those that come later; the others 3 x 3,
+            with 1, 3, 7, 0, 1, 3, … pixels between them: eight layers see 33 rows up.
         levels: that a pixel can have: 2 for black and white (Bernoulli), up to 256.
         num_classes: if given, the model takes integer labels (batch,) as a second input.
 
@@ -247,7 +258,8 @@ class PixelCNN(OwnLoss, ImageModel):
         name="pixelcnn",
         **kwargs,
     ):
-        if len(image_shape) != 3 or image_shape[-1] != 1:
+        expected = isinstance(image_shape, (list, tuple)) and len(image_shape) == 3
+        if not expected or image_shape[-1] != 1:
             raise ValueError(f"image_shape: expected (height, width, 1), got {image_shape!r}.")
         height, width, num_filters, num_layers = check_sizes(
             height=image_shape[0],
@@ -262,10 +274,10 @@ class PixelCNN(OwnLoss, ImageModel):
         x = keras.Input((height, width, 1), name="x")
         labels = label_input(num_classes)
         one_hot = None if labels is None else OneHot(int(num_classes))(labels)
-        gated_layers = [
-            GatedLayer(num_filters, kernel_size=3 if i else 7, name=f"layer_{i + 1}")
-            for i in range(num_layers)
-        ]
+        gated_layers = [GatedLayer(num_filters, kernel_size=7, name="layer_1")]
+        for i in range(num_layers - 1):
+            dilation = DILATIONS[i % len(DILATIONS)]
+            gated_layers.append(GatedLayer(num_filters, 3, dilation, name=f"layer_{i + 2}"))
         hidden = layers.Dense(num_filters, activation="relu", name="hidden")
         head = layers.Dense(levels, dtype="float32", name="logits")
         vertical = Quantize(levels)(x)
@@ -307,6 +319,7 @@ class PixelCNN(OwnLoss, ImageModel):
 
     def batch_loss(self, data, training):
         x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x = ops.cast(x, keras.config.floatx())
         nats = pixel_nats(self._levels_of(x), self(with_labels(x, labels), training=training))
         nats = ops.sum(nats, axis=(1, 2))  # (batch,)
         self.loss_tracker.update_state(nats, sample_weight)
@@ -332,8 +345,14 @@ class PixelCNN(OwnLoss, ImageModel):
         """
         self.check_data(x, labels)
         x, labels = np.asarray(x, "float32"), check_labels(labels, self.num_classes, len(x))
-        logits = self.predict(with_labels(x, labels), batch_size=100, verbose=0)
-        pixels = -np.asarray(pixel_nats(self._levels_of(x), logits))
+        pixels = []
+        for start in range(0, len(x), 100):  # the logits of all would take levels times the memory
+            part = slice(start, start + 100)
+            logits = self.predict_on_batch(
+                with_labels(x[part], None if labels is None else labels[part])
+            )
+            pixels.append(-np.asarray(pixel_nats(self._levels_of(x[part]), logits)))
+        pixels = np.concatenate(pixels)
         return pixels.sum(axis=(1, 2), dtype="float64"), pixels
 
     def generate(self, num_samples=1, labels=None, seed=None, given=None, sampler=Sampler()):
@@ -374,7 +393,7 @@ class PixelCNN(OwnLoss, ImageModel):
                 f"{self.width}, 1), got shape {given.shape}."
             )
         check_images("given", given, given.shape[1:])
-        return np.asarray(self._levels_of(given)).reshape(num_samples, -1)
+        return np.asarray(self._levels_of(given.astype("float32"))).reshape(num_samples, -1)
 
     def initial_state(self, batch_size, max_length=None, conditioning=None):
         """Return the pixels that are known, none, and what each layer needs of those above.

@@ -10,7 +10,7 @@ from conftest import largest_difference
 
 from keras_genai import autoregressive
 from keras_genai.autoregressive import GREEDY, Sampler
-from keras_genai.pixelcnn import Quantize, build_pixelcnn
+from keras_genai.pixelcnn import GatedLayer, Quantize, build_pixelcnn
 
 
 def random_model(image_shape, num_filters=4, num_layers=3, levels=2, num_classes=None, scale=0.6):
@@ -62,7 +62,7 @@ def by_definition(model, x, label=None):
     horizontal = np.zeros_like(vertical)
     horizontal[:, 1:] = vertical[:, :-1]
     for layer in model.gated_layers:
-        reach, filters = layer.reach, layer.num_filters
+        half, apart, filters = layer.kernel_size // 2, layer.dilation, layer.num_filters
         (v, v_bias), (h, h_bias) = layer.vertical.get_weights(), layer.horizontal.get_weights()
         down, (out, out_bias) = layer.downwards.get_weights()[0], layer.outwards.get_weights()
         told = np.zeros(4 * filters)
@@ -72,14 +72,15 @@ def by_definition(model, x, label=None):
         new_horizontal = np.zeros((height, width, filters))
         for r, c in np.ndindex(height, width):
             total = v_bias + told[: 2 * filters]
-            for i in range(reach + 1):
-                for j in range(2 * reach + 1):
-                    total = total + at(vertical, r - reach + i, c - reach + j) @ v[i, j]
+            for i in range(half + 1):
+                for j in range(2 * half + 1):
+                    place = r - apart * (half - i), c - apart * (half - j)
+                    total = total + at(vertical, *place) @ v[i, j]
             new_vertical[r, c] = gate(total)
         for r, c in np.ndindex(height, width):
             total = h_bias + told[2 * filters :] + at(new_vertical, r - 1, c) @ down
-            for j in range(reach + 1):
-                total = total + at(horizontal, r, c - reach + j) @ h[0, j]
+            for j in range(half + 1):
+                total = total + at(horizontal, r, c - apart * (half - j)) @ h[0, j]
             added = gate(total) @ out + out_bias
             new_horizontal[r, c] = added + (horizontal[r, c] if horizontal.shape[2] > 1 else 0)
         vertical, horizontal = new_vertical, new_horizontal
@@ -105,7 +106,7 @@ def test_logits_and_log_prob_are_those_of_the_definition(num_classes):
 
 
 def test_probabilities_of_all_images_sum_to_one_and_samples_have_them():
-    model = random_model((2, 3, 1), scale=1.0)
+    model = random_model((2, 3, 1), scale=2.0)
     every = np.array(list(itertools.product([0, 1], repeat=6)), "float32").reshape(-1, 2, 3, 1)
     probabilities = np.exp(model.log_prob(every)[0])
     assert probabilities.sum() == pytest.approx(1, abs=1e-5)
@@ -183,9 +184,9 @@ def test_the_state_keeps_rows_not_images():
         state = build_pixelcnn((height, 10, 1)).initial_state(3)
         return sum(tensor.numpy().size for tensor in keras.tree.flatten(state["layers"]))
 
-    # Layer 1: three rows of pixels, three pixels; the others: a row and a pixel of 32 filters; and
-    # in each what comes from above, 64 for a place.
-    assert numbers(10) == numbers(20) == 3 * (3 * 10 + 3 + 7 * 32 * (10 + 1) + 8 * 64 * 10)
+    # Layer 1: three rows of pixels, three pixels; the others: as many rows and pixels of 32 filters
+    # as their dilations, 2 + 4 + 8 + 1 + 2 + 4 + 8; and in each what comes from above, 64 a place.
+    assert numbers(10) == numbers(20) == 3 * (3 * 10 + 3 + 29 * 32 * (10 + 1) + 8 * 64 * 10)
 
 
 def test_training_is_by_nats_per_image_and_sees_the_levels():
@@ -199,6 +200,7 @@ def test_training_is_by_nats_per_image_and_sees_the_levels():
     assert scores["loss"] == pytest.approx(30 * np.log(4), rel=0.2)  # knows nothing yet
     # Grey between two levels is the nearer one, in what is seen and in what is predicted.
     assert model.evaluate(x + 0.1 * (x < 0.5), verbose=0)[0] == pytest.approx(nats, rel=1e-6)
+    assert model.evaluate(x > 0.5, verbose=0)[0] == model.evaluate(1.0 * (x > 0.5), verbose=0)[0]
     model.fit(x[:1].repeat(64, 0), epochs=60, verbose=0)
     assert model.evaluate(x[:1], verbose=0)[0] < 1
 
@@ -225,6 +227,7 @@ def test_weights_of_images_weigh_their_loss():
             r"image_shape: expected \(height, width, 1\), got \(8, 8, 3\)",
         ),
         ({"image_shape": (8, 8)}, "image_shape: expected"),
+        ({"image_shape": 28}, "image_shape: expected"),
         ({"image_shape": (0, 8, 1)}, "height: expected a whole number of at least 1, got 0"),
         ({"num_filters": 0}, "num_filters: expected"),
         ({"num_layers": 2.0}, "num_layers: expected"),
@@ -236,6 +239,11 @@ def test_weights_of_images_weigh_their_loss():
 def test_bad_sizes_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_pixelcnn(**arguments)
+
+
+def test_a_kernel_without_a_middle_is_named():
+    with pytest.raises(ValueError, match="kernel_size: expected an odd number, got 4"):
+        GatedLayer(4, kernel_size=4)
 
 
 def test_bad_images_labels_and_rows_are_named():

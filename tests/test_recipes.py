@@ -34,7 +34,7 @@ PACKAGE = pathlib.Path(keras_genai.__file__).parent
         ("article3-lstm", 12, 32),
         ("article3-lstm-tang", 12, 32),
         ("article3-forecast", 15, 32),
-        ("article3-pixelcnn", 6, 32),
+        ("article3-pixelcnn", 4, 32),
         ("article3-wavenet", 80, 4),
         ("article4-gpt2", 30, 8),
         ("article4-finetune", 4, 8),
@@ -109,7 +109,8 @@ def test_optimizers_of_each_recipe(name):
         optimizers = [model.generator_optimizer, model.discriminator_optimizer]
     for optimizer in optimizers:
         assert isinstance(optimizer, keras.optimizers.Adam)
-        rates = {"article4-gan": 2e-4, "article3-pixelcnn": 3e-3}
+        rates = {"article4-gan": 2e-4, "article3-pixelcnn": 6e-3}
+        rates |= dict.fromkeys(("article3-diffusion", "article3-diffusion-unconditional"), 2e-3)
         expected = rates.get(name, 1e-3)  # "adam" is Adam(1e-3)
         assert float(optimizer.learning_rate) == np.float32(expected)
 
@@ -184,7 +185,7 @@ def test_the_sampled_recipes_are_the_builders_defaults():
     assert wavenet.settings == build_wavenet(num_classes=3, sample_rate=700).settings
     one_kind = RECIPES["article3-wavenet"].create(kinds=[""], sample_rate=700)
     assert one_kind.num_classes is None
-    for model, rate in ((pixelcnn, 3e-3), (wavenet, 2e-3)):
+    for model, rate in ((pixelcnn, 6e-3), (wavenet, 2e-3)):
         rates = [float(model.optimizer._learning_rate(step)) for step in (0, 50, 100)]
         np.testing.assert_allclose(rates, [rate, rate / 2, 0], atol=1e-9)
 
