@@ -16,6 +16,7 @@ def mu_law_encode(waveform, num_levels: int = 256) -> np.ndarray:
 
     Args:
         waveform: in [-1, 1], of any shape.
+        num_levels: of them, at least 2.
 
     Returns:
         int32 of that shape, from 0 to num_levels - 1; silence is num_levels // 2.
@@ -61,8 +62,9 @@ def save_wav(path, waveform, sample_rate: int = 8000) -> None:
         raise ValueError(f"waveform: expected shape (n,), got {waveform.shape}.")
     if not np.all(np.abs(waveform) <= 1):
         raise ValueError("waveform: expected values in [-1, 1], got others. Divide by the peak.")
+    sample_rate = check_size("sample_rate", sample_rate)
     with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, check_size("sample_rate", sample_rate), 0, "NONE", None))
+        file.setparams((1, 2, sample_rate, 0, "NONE", None))
         file.writeframes(np.round(waveform * 32767).astype("<i2").tobytes())
 
 
@@ -77,14 +79,16 @@ def load_wav(path) -> tuple[np.ndarray, int]:
     """
     try:
         with wave.open(str(path), "rb") as file:
-            channels, width, sample_rate = file.getparams()[:3]
-            data = file.readframes(file.getnframes())
+            channels, width, sample_rate, frames = file.getparams()[:4]
+            data = file.readframes(frames)
     except (OSError, EOFError, wave.Error) as error:
         raise ValueError(f"{path}: cannot be read as a WAV file ({error}).") from error
     if width not in (1, 2):
         raise ValueError(f"{path}: expected 8 or 16 bits a sample, got {8 * width}.")
     if not data:
         raise ValueError(f"{path}: expected a sound, got an empty file.")
+    if len(data) != frames * channels * width:
+        raise ValueError(f"{path}: expected {frames} samples, but the file was cut short.")
     if width == 1:  # from 0 to 255, silence at 128
         samples = (np.frombuffer(data, "u1").astype("float32") - 128) / 128
     else:

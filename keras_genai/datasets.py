@@ -94,8 +94,14 @@ def binarize(images, seed: int = 0) -> np.ndarray:
 
     Returns:
         float32 of the same shape, 0 or 1 each.
+
+    Raises:
+        ValueError: for pixels outside [0, 1].
     """
+    from keras_genai.inputs import check_images
+
     images = np.asarray(images)
+    check_images("images", images, images.shape[1:])
     drawn = np.random.default_rng(seed).random(images.shape, "float32")
     return (drawn < images).astype("float32")
 
@@ -124,9 +130,7 @@ def load_image_folder(folder, image_size=(28, 28)):
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if len(paths) < 10:
         raise ValueError(f"{folder}: expected at least 10 images, found {len(paths)}.")
-    loose = [path.parent == folder for path in paths]
-    if any(loose) and not all(loose):
-        raise ValueError(f"{folder}: expected images, or folders of images, found both.")
+    _check_folder(folder, paths, "images")
     images = []
     for path in paths:
         try:
@@ -140,11 +144,18 @@ def load_image_folder(folder, image_size=(28, 28)):
     x = np.stack(images)
     order = np.random.default_rng(0).permutation(len(x))
     train, test = np.split(order, [len(x) - len(x) // 10])
-    if all(loose):
+    if paths[0].parent == folder:
         return (x[train], None), (x[test], None)
     classes = [path.relative_to(folder).parts[0] for path in paths]
     y = np.unique(classes, return_inverse=True)[1]
     return (x[train], y[train]), (x[test], y[test])
+
+
+def _check_folder(folder, paths, what):
+    """Raise ValueError if some files stand in the folder itself, and some in folders of classes."""
+    loose = [path.parent == folder for path in paths]
+    if any(loose) and not all(loose):
+        raise ValueError(f"{folder}: expected {what}, or folders of {what}, found both.")
 
 
 def load_books() -> list[str]:
@@ -242,12 +253,13 @@ def load_sound_folder(folder):
     """Load a folder of one's own sounds: WAV files, or one folder of them for each kind.
 
     Returns:
-        (waveforms, labels, kinds, sample_rate): as `load_drums`, each scaled to a peak of 0.95, and
-        cut into seconds if it is longer than one. Without folders of kinds there is one kind.
+        (waveforms, labels, kinds, sample_rate, files): as `load_drums`, each scaled to a peak of
+        0.95, and cut into seconds if it is longer than one; files (n,) is the number of the file
+        that each is from. Without folders of kinds there is one kind.
 
     Raises:
-        ValueError: for fewer than 10 files, for a file that is no WAV file or silent, or for files
-            of more than one sample rate.
+        ValueError: for fewer than 10 files, for files beside folders, for a file that is no WAV
+            file or silent, or for files of more than one sample rate.
     """
     from keras_genai.audio import load_wav
 
@@ -257,8 +269,9 @@ def load_sound_folder(folder):
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav")
     if len(paths) < 10:
         raise ValueError(f"{folder}: expected at least 10 WAV files, found {len(paths)}.")
-    waveforms, names, rates = [], [], {}
-    for path in paths:
+    _check_folder(folder, paths, "WAV files")
+    waveforms, names, files, rates = [], [], [], {}
+    for number, path in enumerate(paths):
         waveform, rate = load_wav(path)
         if not waveform.any():
             raise ValueError(f"{path}: expected a sound, got silence.")
@@ -268,12 +281,13 @@ def load_sound_folder(folder):
             if np.abs(second).max() > SILENCE:
                 waveforms.append(_without_tail(second))
                 names.append(path.relative_to(folder).parts[0] if path.parent != folder else "")
+                files.append(number)
         rates.setdefault(rate, path)
     if len(rates) > 1:
         found = ", ".join(f"{rate} in {path.name}" for rate, path in rates.items())
         raise ValueError(f"{folder}: expected one sample rate, found {found}.")
     kinds, labels = np.unique(names, return_inverse=True)
-    return waveforms, labels, kinds.tolist(), next(iter(rates))
+    return waveforms, labels, kinds.tolist(), next(iter(rates)), np.array(files)
 
 
 SILENCE = 0.001  # of full scale: 60 decibels below it

@@ -69,6 +69,11 @@ def plot_pixel_nats(images, nats) -> Figure:
 def plot_sounds(waveforms, sample_rate: int, titles) -> Figure:
     """Draw sounds: the waveform of each, and below it the spectrogram, the same scale for all.
 
+    Raises:
+        ValueError: if there are not as many of one as of the other.
+
+    if len(images) != len(nats):
+        raise ValueError(f"nats: expected {len(images)} maps, one an image, got {len(nats)}.")
     Args:
         waveforms: (n, samples) in [-1, 1], or a list of arrays of any lengths.
         sample_rate: samples a second.

@@ -442,7 +442,10 @@ def score_translations(translations, references) -> dict:
 
 
 class Sounds:
-    """Sounds of some kinds: measured are nats per sample of two held-out sounds of each kind."""
+    """Sounds of some kinds: measured are nats per sample of two held-out sounds of each kind.
+
+    Of one's own sounds, two files of each kind are held out, each with all its seconds.
+    """
 
     data = "percussion at 8 kHz"
     names = {}
@@ -455,11 +458,12 @@ class Sounds:
         if source is None:
             (waveforms, labels, kinds), sample_rate = datasets.load_drums(), 8000
         else:
-            waveforms, labels, kinds, sample_rate = datasets.load_sound_folder(source)
+            waveforms, labels, kinds, sample_rate, files = datasets.load_sound_folder(source)
         held_out = []
         for kind in range(len(kinds)):
-            members = np.flatnonzero(labels == kind)
-            held_out.extend(members[len(members) - min(2, len(members) // 2) :])
+            members = np.unique(files[labels == kind])
+            last = members[len(members) - min(2, len(members) // 2) :]
+            held_out.extend(np.flatnonzero(np.isin(files, last)))
         if not held_out:
             raise ValueError(f"{source}: expected at least two sounds of a kind, to hold one out.")
         train = np.setdiff1d(np.arange(len(labels)), held_out)
@@ -492,6 +496,7 @@ class Sounds:
         samples = sum(len(waveform) for waveform in waveforms)
         return {"measured": -float(sums.sum()) / samples, "samples": samples}
 
+            files = np.arange(len(labels))
     def draw(self, model, data, folder):
         from keras_genai.audio import save_wav
         from keras_genai.plotting import plot_sounds

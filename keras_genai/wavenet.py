@@ -46,6 +46,7 @@ class DilatedLayer(layers.Layer):
         self.num_filters, self.num_skip, self.dilation = check_sizes(
             num_filters=num_filters, num_skip=num_skip, dilation=dilation
         )
+        num_filters, num_skip = self.num_filters, self.num_skip
         # A convolution of two places is a product with both of them side by side.
         self.filter = layers.Dense(2 * num_filters)
         self.outwards = layers.Dense(num_filters + num_skip)
@@ -125,7 +126,7 @@ def build_wavenet(
         model = build_wavenet(num_classes=6)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
         model.compile(keras.optimizers.Adam(1e-3), loss)
-        model.fit([levels[:, :-1], kinds], levels[:, 1:])
+        model.fit([levels[:, :-1], kinds], levels[:, 1:])  # levels[:, 0] is silence
         waveforms = model.generate(6, num_steps=8000, labels=range(6))
 
     Args:
@@ -209,7 +210,7 @@ class WaveNet(CheckedModel):
 
     def check_data(self, x, y):
         """Raise ValueError unless x is levels, or [levels, labels], and y levels, -1 for none."""
-        levels, labels = x if isinstance(x, (list, tuple)) else (x, None)
+        levels, labels = (*x, None)[:2] if isinstance(x, (list, tuple)) else (x, None)
         for name, values in (("x", np.asarray(levels)), ("y", np.asarray(y))):
             if values.ndim != 2:
                 raise ValueError(f"{name}: expected levels (batch, n), got shape {values.shape}.")
@@ -250,6 +251,11 @@ class WaveNet(CheckedModel):
             (sounds, samples), in nats: log p of each sound (batch,), and the part of each sample,
             given those before it: (batch, n), for a list a list of arrays.
         """
+        if any(np.ndim(row) != 1 for row in waveform) or len(waveform) == 0:
+            raise ValueError(
+                "waveform: expected (batch, n) or a list of arrays (n,), "
+                f"got shape {np.shape(waveform)}."
+            )
         labels = check_labels(labels, self.num_classes, len(waveform))
         levels = [self._begin(audio.mu_law_encode(row, self.vocab_size)) for row in waveform]
         levels = levels if isinstance(waveform, (list, tuple)) else np.stack(levels)

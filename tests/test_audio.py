@@ -85,3 +85,12 @@ def test_what_is_no_sound_is_named(tmp_path):
         save_wav(path, np.zeros((1, 2)))
     with pytest.raises(ValueError, match=r"waveform: expected values in \[-1, 1\]"):
         save_wav(path, np.array([1.5]))
+    save_wav(path, np.ones(9))
+    whole = path.read_bytes()
+    with pytest.raises(ValueError, match="sample_rate: expected a whole number .* got 8000.0"):
+        save_wav(path, np.zeros(9), 8000.0)
+    assert path.read_bytes() == whole  # nothing was lost
+    for missing in (1, 2, 3):
+        path.write_bytes(whole[:-missing])
+        with pytest.raises(ValueError, match="c.wav: expected 9 samples, but the file was cut sho"):
+            load_wav(path)

@@ -288,6 +288,8 @@ def test_binary_pixels_are_as_often_white_as_they_are_bright():
     assert binary[0].max() == 0 and binary[3].min() == 1
     assert np.array_equal(binary, datasets.binarize(images))
     assert not np.array_equal(binary, datasets.binarize(images, seed=1))
+    with pytest.raises(ValueError, match=r"images: expected pixels scaled to \[0, 1\], .* by 255"):
+        datasets.binarize(np.array([[0, 255]], "uint8"))
 
 
 def test_drums_are_what_ships_without_silent_tails():
@@ -312,8 +314,9 @@ def write_sounds(folder, count=10, rate=100):
 def test_a_folder_of_sounds_is_scaled_and_cut_into_seconds(tmp_path):
     write_sounds(tmp_path)
     save_wav(tmp_path / "high" / "long.wav", np.r_[np.ones(150), np.zeros(100)] / 4, 100)
-    waveforms, labels, kinds, rate = datasets.load_sound_folder(tmp_path)
+    waveforms, labels, kinds, rate, files = datasets.load_sound_folder(tmp_path)
     assert kinds == ["high", "low"] and rate == 100
+    assert files.tolist() == [0, 1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10]
     assert np.bincount(labels).tolist() == [6 + 2, 4]
     assert [len(w) for w, kind in zip(waveforms, labels) if kind == 0] == [60] * 6 + [100, 50]
     for waveform in waveforms:
@@ -330,6 +333,9 @@ def test_a_folder_of_sounds_is_scaled_and_cut_into_seconds(tmp_path):
         datasets.load_sound_folder(tmp_path)
     save_wav(tmp_path / "high" / "other.wav", np.zeros(9), 100)
     with pytest.raises(ValueError, match="other.wav: expected a sound, got silence"):
+        datasets.load_sound_folder(tmp_path)
+    save_wav(tmp_path / "loose.wav", np.ones(9), 100)
+    with pytest.raises(ValueError, match="expected WAV files, or folders of WAV files, found both"):
         datasets.load_sound_folder(tmp_path)
 
 

@@ -182,6 +182,8 @@ def test_a_spectrogram_shows_the_pitch_and_the_level_of_a_tone():
 def test_the_cost_of_pixels_is_drawn_below_them():
     nats = np.zeros((2, 3, 4))
     nats[1, 2, 3] = 7
+    with pytest.raises(ValueError, match="nats: expected 3 maps, one an image, got 2"):
+        plot_pixel_nats(np.ones((3, 3, 4, 1)), nats)
     figure = plot_pixel_nats(np.ones((2, 3, 4, 1)), nats)
     np.testing.assert_array_equal(figure.axes[3].images[0].get_array(), nats[1])
     assert [axes.get_title() for axes in figure.axes[2:4]] == ["0 nats", "7 nats"]

@@ -7,6 +7,7 @@ import pytest
 import sacrebleu
 
 from keras_genai import datasets, pretrained, tasks
+from keras_genai.audio import save_wav
 from keras_genai.gpt2 import build_gpt2
 from keras_genai.rnn import build_language_model
 from keras_genai.text import CharacterTokenizer, GPT2Tokenizer, TranslationTokenizer
@@ -237,6 +238,17 @@ def test_two_sounds_of_each_kind_are_held_out():
     assert figures["measured"] == pytest.approx(np.log(256), rel=1e-5)
     batches = list(task.validation(data)["validation_data"])
     assert sum(np.sum(y != -1) for _, y in batches) == figures["samples"]
+
+
+def test_ones_own_sounds_are_held_out_with_all_their_seconds(tmp_path):
+    for i in range(10):
+        seconds = 3 if i in (4, 9) else 1
+        path = tmp_path / ("low" if i < 5 else "high") / f"{i}.wav"
+        path.parent.mkdir(exist_ok=True)
+        save_wav(path, np.full(100 * seconds, (i + 1) / 20), 100)
+    data = tasks.Sounds().load(tmp_path)
+    # Of either kind the last two files, the last of which is three seconds long.
+    assert data.held_out[1].tolist() == [0] * 4 + [1] * 4 and data.count == 2 * 3
 
 
 def test_images_of_a_pixelcnn_are_drawn_black_or_white_once():

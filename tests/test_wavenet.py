@@ -8,6 +8,7 @@ from conftest import largest_difference
 
 from keras_genai import audio, autoregressive
 from keras_genai.autoregressive import GREEDY, Sampler
+from keras_genai.recipes import RECIPES
 from keras_genai.wavenet import build_wavenet, receptive_field
 
 
@@ -127,12 +128,11 @@ def test_padding_does_not_train():
     levels = random_levels(4, 31)
     x, y = levels[:, :-1], levels[:, 1:].copy()
     results = []
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
     y[:, 20:] = -1
     for cut in (30, 20):  # what is ignored might as well not be there
         keras.utils.set_random_seed(0)
         model = build_wavenet(16, 1, 3, 4, 6)
-        model.compile(keras.optimizers.SGD(0.1), loss, jit_compile=False)
+        RECIPES["article3-wavenet"].compile(model, steps=10)
         model.fit(x[:, :cut], y[:, :cut], verbose=0)
         results.append(model.get_weights())
     assert largest_difference(*results) < 1e-6
@@ -181,6 +181,8 @@ def test_bad_levels_labels_and_sounds_are_named():
         (lambda: model.generate(2, 5), "labels: expected integers from 0 to 2, got None"),
         (lambda: model.generate(2, 0, 1), "num_steps: expected"),
         (lambda: model.generate(0, 5, 1), "num_samples: expected"),
+        (lambda: model.log_prob(x[0] / 16, 0), r"waveform: expected \(batch, n\) or a list of arr"),
+        (lambda: model.log_prob([], 0), r"waveform: expected \(batch, n\) or a list of arrays"),
         (lambda: model.log_prob(x + 0.5, 0), r"waveform: expected values in \[-1, 1\]"),
     ):
         with pytest.raises(ValueError, match=message):
