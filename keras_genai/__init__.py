@@ -3,7 +3,8 @@
     from keras_genai import vae
     model = vae.VAE(vae.build_encoder(), vae.build_decoder())
 
-Each family is a module: `vae`, `gan`, `cnn`, `rnn`, `transformer`, `gpt2`, `pixelcnn`, `wavenet`.
+Each family is a module: `vae`, `gan`, `cnn`, `rnn`, `transformer`, `gpt2`, `pixelcnn`, `wavenet`,
+`diffusion`.
 `pretrained.load(name)` returns a trained one.
 """
 
@@ -32,7 +33,17 @@ def load_model(path):
     import keras
 
     # Each registers its classes.
-    from keras_genai import cnn, gan, gpt2, pixelcnn, rnn, transformer, vae, wavenet  # noqa: F401
+    from keras_genai import (  # noqa: F401
+        cnn,
+        diffusion,
+        gan,
+        gpt2,
+        pixelcnn,
+        rnn,
+        transformer,
+        vae,
+        wavenet,
+    )
 
     path = pathlib.Path(path)
     if not path.is_file():

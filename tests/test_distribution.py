@@ -7,6 +7,7 @@ import sys
 PROGRAM = """
 import contextlib
 import keras, numpy as np, tensorflow as tf
+from keras_genai.diffusion import DDPM, NoiseSchedule, build_unet
 from keras_genai.gan import GAN, build_discriminator, build_generator
 from keras_genai.pixelcnn import build_pixelcnn
 from keras_genai.transformer import MaskedCrossentropy, build_seq2seq_transformer
@@ -21,6 +22,7 @@ x = np.random.default_rng(0).uniform(size=(64, 12)).astype("float32")
 # The two replicas draw other noise than one does. Without noise they must agree.
 Sampling.call = lambda self, inputs: inputs[0]
 GAN.sample_noise = lambda self, batch_size: tf.ones((batch_size, 3))
+DDPM.sample_noise = lambda self, x: (tf.fill(tf.shape(x)[:1], 5), x - 0.5)
 
 def vae_networks():
     return build_encoder(12, (8,), 3), build_decoder(3, (8,), 12)
@@ -38,6 +40,11 @@ def custom_vae():
 def pixelcnn():
     model = build_pixelcnn((4, 3, 1), 4, 2)
     model.compile(keras.optimizers.SGD(0.01), jit_compile=False)
+    return model, (x.reshape(64, 4, 3, 1),)
+
+def ddpm():
+    model = DDPM(build_unet((4, 3, 1), (4,)), NoiseSchedule("cosine", 9), ema_momentum=0.5)
+    model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
     return model, (x.reshape(64, 4, 3, 1),)
 
 def gan(joint_batch):
@@ -62,7 +69,7 @@ def custom_transformer():
 
 gans = (lambda: gan(False), lambda: gan(True))
 transformers = (stock_transformer, custom_transformer)
-for build in (stock_vae, custom_vae, pixelcnn, *gans, *transformers):
+for build in (stock_vae, custom_vae, pixelcnn, ddpm, *gans, *transformers):
     results = []
     for scope in (contextlib.nullcontext(), strategy.scope()):
         keras.utils.set_random_seed(0)

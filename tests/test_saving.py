@@ -13,6 +13,7 @@ from conftest import largest_difference
 
 import keras_genai
 from keras_genai.cnn import build_cnn
+from keras_genai.diffusion import DDPM, NoiseSchedule, build_unet
 from keras_genai.gan import GAN, build_discriminator, build_gan, build_generator
 from keras_genai.pixelcnn import build_pixelcnn
 from keras_genai.rnn import build_forecaster, build_language_model
@@ -95,6 +96,10 @@ def models(num_classes):
     model.compile(keras.optimizers.Adam(1e-2), **mode)
     small = x[:, :30].reshape(40, 6, 5, 1)
     yield "pixelcnn", model, [small, *condition], [small], y
+    model = DDPM(build_unet((4, 4, 1), (3, 4), 1, num_classes), NoiseSchedule("cosine", 9), seed=4)
+    model.compile(keras.optimizers.Adam(1e-2), **mode)
+    steps, smaller = rng.integers(9, size=40).astype("int32"), x[:, :16].reshape(40, 4, 4, 1)
+    yield "ddpm", model, [smaller, steps, *condition], [smaller], y
     model = build_wavenet(16, 1, 2, 4, 6, num_classes, sample_rate=500)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
     model.compile(keras.optimizers.Adam(1e-2), loss, **mode)
@@ -132,7 +137,7 @@ def models(num_classes):
 
 NAMES = [
     "encoder", "decoder", "build_vae", "build_vae-bernoulli", "vae",
-    "generator", "discriminator", "build_gan", "gan", "pixelcnn", "wavenet",
+    "generator", "discriminator", "build_gan", "gan", "pixelcnn", "ddpm", "wavenet",
 ]  # fmt: skip
 SEQUENCES = ["lstm", "seq2seq", "transformer", "transformer-pooled", "forecaster"]
 
