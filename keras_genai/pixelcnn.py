@@ -140,8 +140,13 @@ class GatedLayer(layers.Layer):
         """Return the vertical stack (batch, width, filters) of a whole row, and the state below."""
         rows = ops.concatenate([state["rows"], vertical[:, None]], axis=1)
         padded = ops.pad(rows, ((0, 0), (0, 0), (self.reach, self.reach), (0, 0)))
+        width = vertical.shape[1]
+        places = [
+            padded[:, i * self.dilation, j * self.dilation : j * self.dilation + width]
+            for i, j in np.ndindex(self.vertical.kernel_size)
+        ]
         for_vertical, _ = self._conditions(labels, 1)
-        vertical = _gate(self.vertical(padded)[:, 0] + for_vertical)
+        vertical = _gate(_product(places, self.vertical) + for_vertical)
         before = ops.zeros_like(state["before"])
         return vertical, {
             "rows": rows[:, 1:],
@@ -154,7 +159,8 @@ class GatedLayer(layers.Layer):
         before = ops.concatenate([state["before"], horizontal[:, None]], axis=1)
         _, for_horizontal = self._conditions(labels, 0)
         above = _slice(state["above"], 1, column, 1)[:, 0]
-        x = self.horizontal(before[:, None])[:, 0, 0] + above + for_horizontal
+        places = [before[:, i] for i in range(0, self.reach + 1, self.dilation)]
+        x = _product(places, self.horizontal) + above + for_horizontal
         return self._add(horizontal, x), {**state, "before": before[:, 1:]}
 
     def compute_output_shape(self, vertical_shape, horizontal_shape, labels_shape=None):
@@ -168,6 +174,16 @@ class GatedLayer(layers.Layer):
             "kernel_size": self.kernel_size,
             "dilation": self.dilation,
         }
+
+
+def _product(places, convolution):
+    """Return a convolution's output where its kernel sees these places, (…, channels) each.
+
+    XLA is slow at dilated convolutions, and more so at those of one place.
+    """
+    x = ops.concatenate(places, axis=-1)
+    kernel = ops.reshape(convolution.kernel, (x.shape[-1], -1))
+    return ops.matmul(x, ops.cast(kernel, x.dtype)) + ops.cast(convolution.bias, x.dtype)
 
 
 def _gate(x):
@@ -429,17 +445,19 @@ class PixelCNN(OwnLoss, ImageModel):
         labels = state.get("labels")
         row, column = position // self.width, position % self.width
 
-        def next_row():
+        def next_row(_, layer_states):
             """Read the row that has just become whole."""
             pixels = _slice(state["tokens"], 1, 1 + (row - 1) * self.width, self.width)
             vertical, new_states = self._pixels(pixels), []
-            for layer, old in zip(self.gated_layers, state["layers"]):
+            for layer, old in zip(self.gated_layers, layer_states):
                 vertical, new = layer.row(vertical, old, labels)
                 new_states.append(new)
-            return new_states
+            return tf.constant(False), new_states
 
+        # Once or never. Where a condition would copy the rows for each pixel, a loop leaves them.
         begins = (column == 0) & (row > 0)
-        layer_states = tf.cond(begins, next_row, lambda: state["layers"])
+        loop = tf.while_loop(lambda begins, _: begins, next_row, (begins, state["layers"]))
+        layer_states = loop[1]
         before = self._pixels(_slice(state["tokens"], 1, position, 1)[:, 0])
         horizontal = ops.where(column > 0, before, 0.0)  # nothing stands before a row
         new_states = []
