@@ -6,6 +6,7 @@
 import argparse
 import csv
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -81,6 +82,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--output", type=pathlib.Path, metavar="FILE", help="[NAME.png or .wav; a text is printed]"
     )
+    command.add_argument(
+        "--guidance-scale",
+        type=float,
+        metavar="W",
+        help="diffusion: how much to insist on labels [0]",
+    )
+    command.add_argument("--steps", type=_count, metavar="N", help="diffusion: from noise [50]")
     command.add_argument("--label", type=_seed, metavar="K", help="class of all, else all in turn")
     command.add_argument(
         "--prompt", metavar="TEXT", help="text: what it begins with [a new line, if known]"
@@ -192,6 +200,7 @@ def train(options) -> int:
 def generate(options) -> int:
     """Draw from shipped weights or a file of one's own: to a file, or text to the screen."""
     from keras_genai import load_model, pretrained
+    from keras_genai.diffusion import DDPM
     from keras_genai.text import LanguageModel
     from keras_genai.transformer import Seq2SeqTransformer
     from keras_genai.wavenet import WaveNet
@@ -202,6 +211,8 @@ def generate(options) -> int:
         model = _checked(load_model, options.source)
     else:
         model = _checked(pretrained.load, _recipe(options.source).name)
+    if not isinstance(model, DDPM):
+        _refuse(options, ("guidance_scale", "steps"), "for a diffusion model")
     if isinstance(model, Seq2SeqTransformer):
         return _translate(model, options)
     if not hasattr(model, "generate"):
@@ -242,7 +253,10 @@ def _generate_images(model, options) -> int:
     _refuse(options, ("length",), "for a model that writes text or makes sounds")
     output, count = _output(options, ".png"), options.count or 64
     labels = labels_in_turn(model, count) if options.label is None else options.label
-    images = _checked(model.generate, count, labels, options.seed)
+    settings = {"guidance_scale": options.guidance_scale, "num_steps": options.steps}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    draw = functools.partial(model.generate, count, labels, seed=options.seed, **settings)
+    images = _checked(draw)
     _checked(_checked(plot_images, images).savefig, output)
     print(output)
     return 0

@@ -141,9 +141,7 @@ class Adversarial(Images):
     needs_judge = True
 
     def measure(self, model, data) -> dict:
-        digits = _read(model.generate(10_000, seed=0), data.judge)
-        shares = np.bincount(digits, minlength=10) / len(digits)
-        return {"measured": int(np.sum(shares >= 0.01)), "digit_shares": shares.tolist()}
+        return _coverage(_read(model.generate(10_000, seed=0), data.judge))
 
 
 class Classification(Images):
@@ -194,6 +192,42 @@ class Likelihood(Images):
         plot_pixel_nats(x, -log_probs).savefig(folder / "likelihood.png")
 
 
+class Denoising(Images):
+    """A diffusion model: measured is whether the samples are of the digit that was asked for.
+
+    Without labels, it is how many digits its samples cover, as of a GAN.
+    """
+
+    needs_judge = True
+    num_samples = 1000
+
+    def __init__(self, labelled=False):
+        super().__init__(labelled, flat=False)
+
+    def measure(self, model, data) -> dict:
+        labels = labels_in_turn(model, self.num_samples)
+        read = _read(model.generate(self.num_samples, labels, seed=0), data.judge)
+        loss = super().measure(model, data)["loss"]
+        if self.labelled:
+            return {"measured": 100 * float(np.mean(read == labels)), "loss": loss}
+        return {**_coverage(read), "loss": loss}
+
+    def draw(self, model, data, folder):
+        """Draw samples; images on their way to noise; and samples on their way from it."""
+        from keras_genai.plotting import plot_images
+
+        super().draw(model, data, folder)
+        times = np.round(np.linspace(0, model.schedule.num_steps - 1, 10)).astype(int)
+        x = data.held_out[0][:4]
+        noisy = np.stack([model.add_noise(x, t, seed=0) for t in times], axis=1)
+        titles = [f"t = {t}" for t in times] + [""] * 10 * (len(x) - 1)
+        noisy = noisy.reshape(-1, *x.shape[1:])
+        plot_images(noisy, columns=10, titles=titles).savefig(folder / "noising.png")
+        path = model.denoising_path(4, labels_in_turn(model, 4), frames=9, seed=0)
+        path = path.swapaxes(0, 1).reshape(-1, *x.shape[1:])
+        plot_images(path, columns=10).savefig(folder / "denoising.png")
+
+
 def _digit_classifier():
     from keras_genai import pretrained
 
@@ -204,6 +238,11 @@ def _read(images, classifier) -> np.ndarray:
     """Return the digits (n,) that the classifier reads in images (n, 784)."""
     logits = classifier.predict(images.reshape(-1, 28, 28, 1), batch_size=500, verbose=0)
     return np.argmax(logits, axis=-1)
+
+
+def _coverage(digits) -> dict:
+    shares = np.bincount(digits, minlength=10) / len(digits)
+    return {"measured": int(np.sum(shares >= 0.01)), "digit_shares": shares.tolist()}
 
 
 def labels_in_turn(model, count: int):
@@ -457,6 +496,7 @@ class Sounds:
 
         if source is None:
             (waveforms, labels, kinds), sample_rate = datasets.load_drums(), 8000
+            files = np.arange(len(labels))
         else:
             waveforms, labels, kinds, sample_rate, files = datasets.load_sound_folder(source)
         held_out = []
@@ -496,7 +536,6 @@ class Sounds:
         samples = sum(len(waveform) for waveform in waveforms)
         return {"measured": -float(sums.sum()) / samples, "samples": samples}
 
-            files = np.arange(len(labels))
     def draw(self, model, data, folder):
         from keras_genai.audio import save_wav
         from keras_genai.plotting import plot_sounds

@@ -21,6 +21,7 @@ from keras_genai import datasets, pretrained, tasks
 from keras_genai.__main__ import _set_pace, main
 from keras_genai.audio import load_wav, save_wav
 from keras_genai.callbacks import SaveEachEpoch
+from keras_genai.diffusion import DDPM, NoiseSchedule, build_unet
 from keras_genai.gan import GAN, build_discriminator, build_generator
 from keras_genai.gpt2 import build_gpt2
 from keras_genai.pixelcnn import build_pixelcnn
@@ -152,10 +153,14 @@ def narrow(monkeypatch):
     def wavenet(seed, kinds, sample_rate):
         return build_wavenet(256, 1, 3, 4, 4, len(kinds), sample_rate)
 
+    def ddpm(seed, num_classes):
+        return DDPM(build_unet(widths=(2, 2), num_classes=num_classes), NoiseSchedule(num_steps=50))
+
     changes = {
         "article1-transformer": translator,
         "article3-pixelcnn": pixelcnn,
         "article3-wavenet": wavenet,
+        "article3-diffusion": ddpm,
         "article4-gpt2": gpt2,
         "article4-finetune": gpt2,
     }
@@ -177,6 +182,7 @@ def test_every_recipe_trains_on_data_of_ones_own(own, tmp_path, capsys, name):
         tasks.Adversarial: ["samples", "samples.png"],
         tasks.Classification: ["predictions.png"],
         tasks.Likelihood: ["samples", "samples.png", "completions.png", "likelihood.png"],
+        tasks.Denoising: ["samples", "samples.png", "noising.png", "denoising.png"],
         tasks.Text: ["sample.txt"],
         tasks.FineTuning: ["sample.txt"],
         tasks.Sounds: ["samples", "samples.png"],
@@ -468,6 +474,27 @@ def test_generate_writes_sounds(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_generate_takes_the_steps_and_the_scale_of_a_diffusion_model(tmp_path, capsys):
+    DDPM(build_unet((4, 4, 1), (2,), num_classes=3), NoiseSchedule("cosine", 50)).save(
+        tmp_path / "model.keras"
+    )
+    arguments = ["generate", str(tmp_path / "model.keras"), "--count", "4", "--output"]
+    path, pictures = tmp_path / "samples.png", []
+    for options in ([], ["--steps", "3"], ["--guidance-scale", "2"], ["--label", "1"], []):
+        assert main([*arguments, str(path), *options]) == 0
+        pictures.append(path.read_bytes())
+    assert pictures[0] == pictures[4] != pictures[1]
+    for options, message in (
+        (["--steps", "51"], "num_steps: expected at most the schedule's 50, got 51"),
+        (["--guidance-scale", "-1"], "guidance_scale: expected a number of at least 0, got -1.0"),
+        (["--label", "3"], "labels: expected integers from 0 to 2"),
+        (["--temperature", "1"], "--temperature: for a model that writes text"),
+    ):
+        assert main([*arguments, str(path), *options]) == 2
+        assert message in capsys.readouterr().err
+    assert path.read_bytes() == pictures[0]
+
+
 # Bad input: exit code 2, and one line.
 
 
@@ -491,6 +518,11 @@ def test_generate_writes_sounds(tmp_path, capsys):
         (["generate", "article4-vae", "--output", "{folder}/a.gif"], "a name that ends in .png"),
         (["generate", "article4-vae", "--output", "{file}/a.png"], "{file}/a.png"),
         (["generate", "article4-vae", "--prompt", "a"], "--prompt: for a model that writes text"),
+        (["generate", "article4-vae", "--steps", "9"], "--steps: for a diffusion model"),
+        (
+            ["generate", "conditional-vae", "--guidance-scale", "1"],
+            "--guidance-scale: for a diffusion model",
+        ),
         (["train", "article3-lstm", "--data", "{file}"], "expected a text, got an empty file"),
         (
             ["train", "article3-lstm", "--data", "{folder}/damaged.keras"],

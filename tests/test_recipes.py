@@ -10,6 +10,7 @@ import pytest
 
 import keras_genai
 from keras_genai import tasks
+from keras_genai.diffusion import build_unet
 from keras_genai.pixelcnn import build_pixelcnn
 from keras_genai.recipes import RECIPES
 from keras_genai.text import GPT2Tokenizer, TranslationTokenizer
@@ -36,6 +37,7 @@ PACKAGE = pathlib.Path(keras_genai.__file__).parent
         ("article3-forecast", 15, 32),
         ("article3-pixelcnn", 4, 32),
         ("article3-wavenet", 80, 4),
+        ("article3-diffusion", 4, 64),
         ("article4-gpt2", 30, 8),
         ("article4-finetune", 4, 8),
     ],
@@ -109,8 +111,7 @@ def test_optimizers_of_each_recipe(name):
         optimizers = [model.generator_optimizer, model.discriminator_optimizer]
     for optimizer in optimizers:
         assert isinstance(optimizer, keras.optimizers.Adam)
-        rates = {"article4-gan": 2e-4, "article3-pixelcnn": 6e-3}
-        rates |= dict.fromkeys(("article3-diffusion", "article3-diffusion-unconditional"), 2e-3)
+        rates = {"article4-gan": 2e-4, "article3-pixelcnn": 6e-3, "article3-diffusion": 2e-3}
         expected = rates.get(name, 1e-3)  # "adam" is Adam(1e-3)
         assert float(optimizer.learning_rate) == np.float32(expected)
 
@@ -188,6 +189,16 @@ def test_the_sampled_recipes_are_the_builders_defaults():
     for model, rate in ((pixelcnn, 6e-3), (wavenet, 2e-3)):
         rates = [float(model.optimizer._learning_rate(step)) for step in (0, 50, 100)]
         np.testing.assert_allclose(rates, [rate, rate / 2, 0], atol=1e-9)
+
+
+@pytest.mark.parametrize("num_classes", [10, None])
+def test_diffusion_has_the_schedule_of_the_paper_and_the_network_of_the_builder(num_classes):
+    model = RECIPES["article3-diffusion"].create(3, steps=100, num_classes=num_classes)
+    assert (model.schedule.kind, model.schedule.num_steps, model.seed) == ("linear", 1000, 3)
+    assert model.network.count_params() == build_unet(num_classes=num_classes).count_params()
+    assert (model.label_dropout, model.ema_momentum, model.prediction) == (0.1, 0.999, "v")
+    rates = [float(model.optimizer._learning_rate(step)) for step in (0, 50, 100)]
+    np.testing.assert_allclose(rates, [2e-3, 1e-3, 0], atol=1e-9)
 
 
 def test_loops_of_the_gans():

@@ -258,3 +258,29 @@ def test_images_of_a_pixelcnn_are_drawn_black_or_white_once():
     assert x.shape == (3, 4, 5, 1) and y is None
     np.testing.assert_array_equal(x, datasets.binarize(pixels[..., None] / np.float32(255)))
     assert tasks.Likelihood(labelled=True).arrange(pixels, [1, 2, 3])[1].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_samples_of_a_diffusion_model_are_measured_by_what_is_read_in_them(labelled):
+    task = tasks.Denoising(labelled)
+    asked = np.arange(1000) % 10 if labelled else None
+    read = np.where(np.arange(1000) < 300, 7, np.arange(1000) % 10)
+
+    def generate(count, labels, seed):
+        assert count == 1000 and (labels is None or np.array_equal(labels, asked))
+        return np.zeros((count, 28, 28, 1))
+
+    model = types.SimpleNamespace(
+        num_classes=10 if labelled else None,
+        generate=generate,
+        evaluate=lambda *held_out, **options: {"loss": 0.25},
+    )
+    judge = types.SimpleNamespace(predict=lambda images, **options: np.eye(10)[read])
+    data = tasks.Data(None, (None, asked), 1000, {}, judge)
+    figures = task.measure(model, data)
+    assert figures["loss"] == 0.25
+    if labelled:
+        assert figures["measured"] == pytest.approx(100 * (0.7 + 0.3 / 10))
+    else:
+        assert figures["measured"] == 10
+        assert figures["digit_shares"][7] == pytest.approx(0.3 + 0.07)
