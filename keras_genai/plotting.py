@@ -53,7 +53,12 @@ def plot_pixel_nats(images, nats) -> Figure:
     Args:
         images: (n, height, width, 1) in [0, 1].
         nats: (n, height, width), minus the log-likelihood of each pixel.
+
+    Raises:
+        ValueError: if there are not as many of one as of the other.
     """
+    if len(images) != len(nats):
+        raise ValueError(f"nats: expected {len(images)} maps, one an image, got {len(nats)}.")
     figure = Figure(figsize=(1.2 * len(images) + 1, 2.6), layout="constrained")
     rows = figure.subplots(2, len(images), squeeze=False)
     for image, cost, upper, lower in zip(_as_grey_or_colour(images), nats, *rows):
@@ -69,11 +74,6 @@ def plot_pixel_nats(images, nats) -> Figure:
 def plot_sounds(waveforms, sample_rate: int, titles) -> Figure:
     """Draw sounds: the waveform of each, and below it the spectrogram, the same scale for all.
 
-    Raises:
-        ValueError: if there are not as many of one as of the other.
-
-    if len(images) != len(nats):
-        raise ValueError(f"nats: expected {len(images)} maps, one an image, got {len(nats)}.")
     Args:
         waveforms: (n, samples) in [-1, 1], or a list of arrays of any lengths.
         sample_rate: samples a second.
