@@ -154,7 +154,8 @@ def narrow(monkeypatch):
         return build_wavenet(256, 1, 3, 4, 4, len(kinds), sample_rate)
 
     def ddpm(seed, num_classes):
-        return DDPM(build_unet(widths=(2, 2), num_classes=num_classes), NoiseSchedule(num_steps=50))
+        network = build_unet(widths=(2, 2), num_classes=num_classes)
+        return DDPM(network, NoiseSchedule(num_steps=50), seed=seed)
 
     changes = {
         "article1-transformer": translator,
@@ -207,8 +208,19 @@ def test_every_recipe_trains_on_data_of_ones_own(own, tmp_path, capsys, name):
         assert f"measured {run['measured']:.6g} after 1 epochs, expected" in out
 
 
-@pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("name", ["article4-vae", "article4-gan", "article4-cnn", "article3-lstm"])
+@pytest.mark.usefixtures("small", "narrow")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "article4-vae",
+        "article4-gan",
+        "article4-cnn",
+        "article3-lstm",
+        "article3-pixelcnn",
+        "article3-wavenet",
+        "article3-diffusion",
+    ],
+)
 def test_resumed_training_ends_where_uninterrupted_training_does(own, tmp_path, monkeypatch, name):
     # The order of the batches, all noise, the optimizers and the count of epochs go on.
     common = (name, "--data", own(name), "--batch-size", 32, "--seed", 3, "--epochs", 3)
