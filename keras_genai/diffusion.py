@@ -9,10 +9,10 @@ A network learns to predict the noise that was added, from x_t and t, by mean sq
 noise to an image. DDIM (Song et al. 2020) goes backwards in fewer steps, and needs no noise on the
 way.
 
-Corrected from the article: it tells neither of noise nor of a schedule, has an image made "pixel by
-pixel" by many "diffusion layers", and maximises "the posterior of data and latent variables". All
-pixels are made at once; there is one network, which is told the time step; and what is minimised is
-a bound, in practice the error of the noise.
+Corrected from the article: it tells neither of noise nor of a schedule, has an image made one pixel
+or feature after another by several "diffusion layers", and maximises "the posterior of data and
+latent variables". All pixels are made at once; there is one network, which is told the time step;
+and what is minimised is a bound, in practice the error of the noise.
 
 Steps are counted from 0, as arrays are: t = 0 has the least noise, where the papers' t is 1.
 """
