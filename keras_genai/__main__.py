@@ -99,9 +99,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="text: tokens to add [400]; sound: samples [a second]",
     )
-    command.add_argument("--temperature", type=float, metavar="T", help="text: see Sampler [0.8]")
-    command.add_argument("--top-k", type=_count, metavar="K", help="text: see Sampler [all]")
-    command.add_argument("--top-p", type=float, metavar="P", help="text: see Sampler [1]")
+    command.add_argument(
+        "--temperature", type=float, metavar="T", help="text [0.8] and sound [0.9]: see Sampler"
+    )
+    command.add_argument(
+        "--top-k", type=_count, metavar="K", help="text and sound: see Sampler [all]"
+    )
+    command.add_argument("--top-p", type=float, metavar="P", help="text and sound: see Sampler [1]")
     command.add_argument(
         "--weights", metavar="NAME-OR-FOLDER", help="article4-gpt2: published ones, such as gpt2"
     )
@@ -245,12 +249,21 @@ def _translate(model, options) -> int:
 SAMPLER = ("temperature", "top_k", "top_p")
 
 
+def _sampler(options, temperature):
+    """Return what the options ask for, at this temperature if they name none."""
+    from keras_genai.autoregressive import Sampler
+
+    if options.temperature is not None:
+        temperature = options.temperature
+    return Sampler(temperature, options.top_k, options.top_p)
+
+
 def _generate_images(model, options) -> int:
     from keras_genai.plotting import plot_images
     from keras_genai.tasks import labels_in_turn
 
-    _refuse(options, ("prompt", *SAMPLER), "for a model that writes text")
-    _refuse(options, ("length",), "for a model that writes text or makes sounds")
+    _refuse(options, ("prompt",), "for a model that writes text")
+    _refuse(options, ("length", *SAMPLER), "for a model that writes text or makes sounds")
     output, count = _output(options, ".png"), options.count or 64
     labels = labels_in_turn(model, count) if options.label is None else options.label
     settings = {"guidance_scale": options.guidance_scale, "num_steps": options.steps}
@@ -267,11 +280,12 @@ def _generate_sounds(model, options) -> int:
     from keras_genai.audio import save_wav
     from keras_genai.tasks import labels_in_turn
 
-    _refuse(options, ("prompt", *SAMPLER), "for a model that writes text")
+    _refuse(options, ("prompt",), "for a model that writes text")
     output, count = _output(options, ".wav"), options.count or model.num_classes or 1
     labels = labels_in_turn(model, count) if options.label is None else options.label
     length = options.length or model.sample_rate
-    sounds = _checked(model.generate, count, length, labels, options.seed)
+    sampler = _sampler(options, temperature=0.9)
+    sounds = _checked(model.generate, count, length, labels, options.seed, sampler)
     _checked(save_wav, output, sounds.reshape(-1), model.sample_rate)
     print(output)
     return 0
@@ -287,11 +301,8 @@ def _output(options, suffix: str) -> pathlib.Path:
 
 def _generate_text(model, options) -> int:
     """Write texts, each piece as soon as it is drawn."""
-    from keras_genai.autoregressive import Sampler
-
     _refuse(options, ("label",), "for a model that is told a class")
-    temperature = 0.8 if options.temperature is None else options.temperature
-    sampler = Sampler(temperature, options.top_k, options.top_p)
+    sampler = _sampler(options, temperature=0.8)
     prompt = _first_text(model.tokenizer) if options.prompt is None else options.prompt
     length = options.length or 400
     if options.length is None and model.context_length is not None:

@@ -471,6 +471,7 @@ def test_generate_writes_sounds(tmp_path, capsys):
         ([], 3 * 500),
         (["--count", "2", "--length", "70"], 2 * 70),
         (["--label", "1", "--count", "1"], 500),
+        (["--temperature", "0.5", "--top-k", "9", "--top-p", "0.9"], 3 * 500),
     ):
         path = tmp_path / "sounds.wav"
         assert main([*arguments, str(path), *options]) == 0

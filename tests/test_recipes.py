@@ -36,7 +36,7 @@ PACKAGE = pathlib.Path(keras_genai.__file__).parent
         ("article3-lstm-tang", 12, 32),
         ("article3-forecast", 15, 32),
         ("article3-pixelcnn", 4, 32),
-        ("article3-wavenet", 80, 4),
+        ("article3-wavenet", 100, 2),
         ("article3-diffusion", 4, 64),
         ("article4-gpt2", 30, 8),
         ("article4-finetune", 4, 8),
