@@ -146,7 +146,7 @@ def plot_latent_space(vae, x=None, labels=None, size: int = 20, extent: float = 
         vae: a `VAE` without classes. Of more than two latent dimensions, the first two are drawn;
             the others are zero in the manifold.
         x: images (n, features) in [0, 1] to encode, or None to draw the manifold alone.
-        labels: integers (n,) that colour the encodings.
+        labels: integers (n,) that colour the encodings; each is written amid its own.
         size: images along each side of the manifold.
         extent: the plane goes from -extent to extent, in standard deviations of the prior.
 
@@ -174,10 +174,12 @@ def plot_latent_space(vae, x=None, labels=None, size: int = 20, extent: float = 
     axes[0].set(title="decoded", xlabel="$z_1$", ylabel="$z_2$")
     if x is not None:
         z_mean, _ = vae.encode(x)
-        points = axes[1].scatter(z_mean[:, 0], z_mean[:, 1], c=labels, s=2, cmap="tab10")
+        axes[1].scatter(z_mean[:, 0], z_mean[:, 1], c=labels, s=2, cmap="tab10")
         axes[1].set(title="encoded (mean)", xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
-        if labels is not None:
-            axes[1].legend(*points.legend_elements(), loc="upper right", fontsize=8)
+        # Ten colours are too many to tell apart by a legend.
+        for label in [] if labels is None else np.unique(labels):
+            middle = np.median(z_mean[np.equal(labels, label), :2], axis=0)
+            axes[1].text(*middle, label, weight="bold", backgroundcolor=(1, 1, 1, 0.7))
     return figure
 
 

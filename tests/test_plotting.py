@@ -92,12 +92,15 @@ def test_manifold_shows_each_point_of_the_plane_where_it_lies(vae):
     np.testing.assert_allclose(manifold[-4:, :4], bottom_left, rtol=1e-5)
 
 
-def test_encodings_are_coloured_by_label(vae):
+def test_encodings_are_coloured_and_written_by_label(vae):
     x = np.random.default_rng(0).uniform(size=(6, 16)).astype("float32")
     figure = plot_latent_space(vae, x, labels=np.arange(6) % 2, size=2)
     points = figure.axes[1].collections[0]
     np.testing.assert_allclose(points.get_offsets(), vae.encode(x)[0], rtol=1e-5)
     assert points.get_array().tolist() == [0, 1, 0, 1, 0, 1]
+    written = {text.get_text(): text.get_position() for text in figure.axes[1].texts}
+    middle = np.median(vae.encode(x)[0][1::2], axis=0)
+    assert set(written) == {"0", "1"} and written["1"] == pytest.approx(middle, rel=1e-5)
 
 
 def test_latent_space_of_another_vae_is_refused():
