@@ -195,7 +195,8 @@ class Likelihood(Images):
 class Denoising(Images):
     """A diffusion model: measured is whether the samples are of the digit that was asked for.
 
-    Without labels, it is how many digits its samples cover, as of a GAN.
+    Without labels, it is how many digits its samples cover, as of a GAN. They are drawn by DDPM's
+    own sampler.
     """
 
     needs_judge = True
@@ -206,7 +207,8 @@ class Denoising(Images):
 
     def measure(self, model, data) -> dict:
         labels = labels_in_turn(model, self.num_samples)
-        read = _read(model.generate(self.num_samples, labels, seed=0), data.judge)
+        samples = model.generate(self.num_samples, labels, sampler="ddpm", seed=0)
+        read = _read(samples, data.judge)
         loss = super().measure(model, data)["loss"]
         if self.labelled:
             return {"measured": 100 * float(np.mean(read == labels)), "loss": loss}

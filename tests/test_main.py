@@ -162,6 +162,7 @@ def narrow(monkeypatch):
         "article3-pixelcnn": pixelcnn,
         "article3-wavenet": wavenet,
         "article3-diffusion": ddpm,
+        "article3-diffusion-unconditional": ddpm,
         "article4-gpt2": gpt2,
         "article4-finetune": gpt2,
     }

@@ -17,6 +17,7 @@ from keras_genai.recipes import RECIPES
 SHIPPED = [
     "article1-transformer",
     "article3-diffusion",
+    "article3-diffusion-unconditional",
     "article3-forecast",
     "article3-lstm",
     "article3-lstm-tang",

@@ -37,7 +37,8 @@ PACKAGE = pathlib.Path(keras_genai.__file__).parent
         ("article3-forecast", 15, 32),
         ("article3-pixelcnn", 4, 32),
         ("article3-wavenet", 100, 2),
-        ("article3-diffusion", 4, 64),
+        ("article3-diffusion", 12, 64),
+        ("article3-diffusion-unconditional", 4, 64),
         ("article4-gpt2", 30, 8),
         ("article4-finetune", 4, 8),
     ],
@@ -111,7 +112,12 @@ def test_optimizers_of_each_recipe(name):
         optimizers = [model.generator_optimizer, model.discriminator_optimizer]
     for optimizer in optimizers:
         assert isinstance(optimizer, keras.optimizers.Adam)
-        rates = {"article4-gan": 2e-4, "article3-pixelcnn": 6e-3, "article3-diffusion": 2e-3}
+        rates = {
+            "article4-gan": 2e-4,
+            "article3-pixelcnn": 6e-3,
+            "article3-diffusion": 2e-3,
+            "article3-diffusion-unconditional": 2e-3,
+        }
         expected = rates.get(name, 1e-3)  # "adam" is Adam(1e-3)
         assert float(optimizer.learning_rate) == np.float32(expected)
 

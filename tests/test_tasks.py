@@ -266,8 +266,9 @@ def test_samples_of_a_diffusion_model_are_measured_by_what_is_read_in_them(label
     asked = np.arange(1000) % 10 if labelled else None
     read = np.where(np.arange(1000) < 300, 7, np.arange(1000) % 10)
 
-    def generate(count, labels, seed):
-        assert count == 1000 and (labels is None or np.array_equal(labels, asked))
+    def generate(count, labels, sampler, seed):
+        assert (count, sampler) == (1000, "ddpm")
+        assert labels is None or np.array_equal(labels, asked)
         return np.zeros((count, 28, 28, 1))
 
     model = types.SimpleNamespace(
