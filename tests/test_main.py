@@ -467,7 +467,7 @@ def test_a_text_without_new_lines_begins_with_the_first_character(tmp_path, caps
 
 def test_generate_writes_sounds(tmp_path, capsys):
     build_wavenet(256, 1, 2, 4, 4, num_classes=3, sample_rate=500).save(tmp_path / "model.keras")
-    arguments = ["generate", str(tmp_path / "model.keras"), "--output"]
+    arguments, drawn = ["generate", str(tmp_path / "model.keras"), "--output"], []
     for options, samples in (
         ([], 3 * 500),
         (["--count", "2", "--length", "70"], 2 * 70),
@@ -479,6 +479,8 @@ def test_generate_writes_sounds(tmp_path, capsys):
         assert capsys.readouterr().out.splitlines()[-1] == str(path)
         waveform, rate = load_wav(path)
         assert len(waveform) == samples and rate == 500
+        drawn.append(waveform)
+    assert not np.array_equal(drawn[0], drawn[-1])
     for options, message in (
         (["a.png"], "--output: expected a name that ends in .wav, got 'a.png'"),
         (["a.wav", "--prompt", "a"], "--prompt: for a model that writes text"),
