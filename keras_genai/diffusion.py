@@ -25,7 +25,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_genai.inputs import (
-    ImageModel,
+    GenerativeImageModel,
     OneHot,
     SavedSeed,
     check_choice,
@@ -298,7 +298,7 @@ def _norm(x):
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class DDPM(SavedSeed, OwnLoss, ImageModel):
+class DDPM(SavedSeed, OwnLoss, GenerativeImageModel):
     """A diffusion model with its own `train_step`.
 
         model = DDPM(build_unet(), NoiseSchedule())
@@ -367,10 +367,6 @@ class DDPM(SavedSeed, OwnLoss, ImageModel):
     def metrics(self):
         return [self.loss_tracker]
 
-    def check_data(self, x, labels=None):
-        check_images("x", x, self.image_shape)
-        check_labels(labels, self.num_classes, len(x))
-
     def batch_loss(self, data, training):
         x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = ops.cast(x, keras.config.floatx())
@@ -385,10 +381,7 @@ class DDPM(SavedSeed, OwnLoss, ImageModel):
         network = self.network if training else self.averaged
         predicted = ops.cast(network(_inputs(noisy, t, labels), training=training), target.dtype)
         loss = ops.mean(ops.square(predicted - target), axis=(1, 2, 3))  # (batch,)
-        self.loss_tracker.update_state(loss, sample_weight)
-        # The mean over the batches of all replicas: a bare mean would double the gradient on two.
-        loss = tf.nn.compute_average_loss(loss, sample_weight=sample_weight)
-        return loss, {metric.name: metric.result() for metric in self.metrics}
+        return self.average(loss, sample_weight)
 
     def sample_noise(self, x):
         """Draw what a batch x is trained on: steps (batch,), int32, and noise of x's shape."""

@@ -38,12 +38,11 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_genai.inputs import (
-    ImageModel,
+    GenerativeImageModel,
     SavedSeed,
     append_one_hot,
     call_network,
     check_choice,
-    check_images,
     check_labels,
     check_same,
     check_size,
@@ -271,7 +270,7 @@ def train_gan(
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class GAN(SavedSeed, ImageModel):
+class GAN(SavedSeed, GenerativeImageModel):
     """The loop of `train_gan` as a `train_step` under the stock `fit`.
 
         gan = GAN(build_generator(), build_discriminator())
@@ -437,10 +436,6 @@ class GAN(SavedSeed, ImageModel):
     def sample_noise(self, batch_size):
         """Draw the noise of one training step, (batch_size, latent_dim)."""
         return keras.random.normal((batch_size, self.latent_dim), seed=self.seed_generator)
-
-    def check_data(self, x, labels=None):
-        check_images("x", x, self.image_shape)
-        check_labels(labels, self.num_classes, len(x))
 
     def generate(self, num_samples=1, labels=None, seed=None) -> np.ndarray:
         """Draw images from the generator.

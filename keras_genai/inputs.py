@@ -249,6 +249,14 @@ class ImageModel(CheckedModel):
             check_labels(y, self.outputs[0].shape[-1], len(x))
 
 
+class GenerativeImageModel(ImageModel):
+    """One that takes its labels, if it is conditional, in `fit(x, labels)`."""
+
+    def check_data(self, x, labels=None):
+        check_images("x", x, self.image_shape)
+        check_labels(labels, self.num_classes, len(x))
+
+
 def is_array(x) -> bool:
     """Whether x is an array, or a list of one for each input, and not a data set."""
     return hasattr(x, "shape") or isinstance(x, (list, tuple))

@@ -22,7 +22,7 @@ from keras import layers, ops
 from keras_genai import autoregressive
 from keras_genai.autoregressive import Sampler
 from keras_genai.inputs import (
-    ImageModel,
+    GenerativeImageModel,
     OneHot,
     check_images,
     check_labels,
@@ -257,7 +257,7 @@ def build_pixelcnn(
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class PixelCNN(OwnLoss, ImageModel):
+class PixelCNN(OwnLoss, GenerativeImageModel):
     """The model of `build_pixelcnn`, whose arguments it has, with its own `train_step`.
 
     Conditional, it takes its labels in `fit(x, labels)`. Reported are `loss`, in nats per image,
@@ -329,20 +329,13 @@ class PixelCNN(OwnLoss, ImageModel):
         """Tokens of an image: one that begins it, whatever it is, and its pixels."""
         return 1 + self.height * self.width
 
-    def check_data(self, x, labels=None):
-        check_images("x", x, self.image_shape)
-        check_labels(labels, self.num_classes, len(x))
-
     def batch_loss(self, data, training):
         x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = ops.cast(x, keras.config.floatx())
         nats = pixel_nats(self._levels_of(x), self(with_labels(x, labels), training=training))
         nats = ops.sum(nats, axis=(1, 2))  # (batch,)
-        self.loss_tracker.update_state(nats, sample_weight)
         self.bits_tracker.update_state(nats / (self.height * self.width * np.log(2)), sample_weight)
-        # The mean over the batches of all replicas: a bare mean would double the gradient on two.
-        loss = tf.nn.compute_average_loss(nats, sample_weight=sample_weight)
-        return loss, {metric.name: metric.result() for metric in self.metrics}
+        return self.average(nats, sample_weight)
 
     def _levels_of(self, x):
         """Return the levels (batch, height, width), integers, of images in [0, 1]."""

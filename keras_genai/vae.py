@@ -26,17 +26,15 @@ that is averaged over the batch where article 4 sums it (to Adam, a factor means
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers, ops
 
 from keras_genai.inputs import (
+    GenerativeImageModel,
     ImageModel,
     SavedSeed,
     append_one_hot,
     call_network,
     check_choice,
-    check_images,
-    check_labels,
     check_same,
     check_sizes,
     count_classes,
@@ -236,7 +234,7 @@ def _check_fit(encoder, decoder):
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class VAE(OwnLoss, ImageModel):
+class VAE(OwnLoss, GenerativeImageModel):
     """The VAE of `build_vae` with its own `train_step`, which reports both terms of the loss.
 
         vae = VAE(build_encoder(), build_decoder())
@@ -283,16 +281,9 @@ class VAE(OwnLoss, ImageModel):
         reconstruction = RECONSTRUCTION_LOSSES[self.likelihood](x, x_hat)  # (batch,)
         kl = kl_divergence(z_mean, z_log_var)  # (batch,)
         loss = reconstruction + self.kl_weight * kl
-        self.loss_tracker.update_state(loss, sample_weight)
         self.reconstruction_tracker.update_state(reconstruction, sample_weight)
         self.kl_tracker.update_state(kl, sample_weight)
-        # The mean over the batches of all replicas: a bare mean would double the gradient on two.
-        loss = tf.nn.compute_average_loss(loss, sample_weight=sample_weight)
-        return loss, {metric.name: metric.result() for metric in self.metrics}
-
-    def check_data(self, x, labels=None):
-        check_images("x", x, self.image_shape)
-        check_labels(labels, self.num_classes, len(x))
+        return self.average(loss, sample_weight)
 
     def encode(self, x, labels=None) -> tuple[np.ndarray, np.ndarray]:
         """Return z_mean and z_log_var, each (n, latent_dim), of x (n, features) in [0, 1]."""
