@@ -24,6 +24,7 @@ posterior of data and latent variables". These have no latent variable, and `log
 maximised: the likelihood itself.
 """
 
+import functools
 import typing
 
 import keras
@@ -205,74 +206,84 @@ class _Compiled:
     def __init__(self, model):
         self.variables = [id(variable) for variable in model.variables]
 
-        @tf.function(jit_compile=True)
-        def prime(tokens, length, max_length, conditioning):
-            state = model.initial_state(tokens.shape[0], max_length, conditioning)
-            if tokens.shape[1] > 0:
-                _, state = model.step(tokens, state, tf.constant(0), length)
-            return state
+        # A partial each: TensorFlow counts traces by code, and would warn after five models.
+        self.prime, self.extend, self.score, self.search = (
+            tf.function(functools.partial(function, model), jit_compile=True)
+            for function in (_prime, _extend, _score, _search)
+        )
 
-        @tf.function(jit_compile=True)
-        def extend(loop, stop, start, lengths, uniform, sampler, end_token):
-            def goes_on(position, tokens, finished, state):
-                return (position < stop) & ~ops.all(finished)
 
-            def advance(position, tokens, finished, state):
-                token = ops.slice(tokens, [0, position], [tokens.shape[0], 1])
-                logits, state = model.step(token, state, position)
-                drawn = sample(logits[:, 0], ops.take(uniform, position - start, axis=0), sampler)
-                drawn = ops.where(finished, end_token, drawn)
-                given = ops.slice(tokens, [0, position + 1], [tokens.shape[0], 1])[:, 0]
-                in_prompt = position + 1 < lengths
-                token = ops.where(in_prompt, given, drawn)
-                tokens = ops.slice_update(tokens, [0, position + 1], token[:, None])
-                finished = finished | (~in_prompt & (token == end_token))
-                return position + 1, tokens, finished, state
+def _prime(model, tokens, length, max_length, conditioning):
+    """Return the state after a block of tokens (batch, n), padded from `length` on."""
+    state = model.initial_state(tokens.shape[0], max_length, conditioning)
+    if tokens.shape[1] > 0:
+        _, state = model.step(tokens, state, tf.constant(0), length)
+    return state
 
-            return tf.while_loop(goes_on, advance, loop)
 
-        @tf.function(jit_compile=True)
-        def score(tokens, targets, state, position):
-            logits, state = model.step(tokens, state, position)
-            log_probs = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
-            return ops.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0], state
+def _extend(model, loop, stop, start, lengths, uniform, sampler, end_token):
+    """Read prompts to their ends, and draw from there on, until `stop` or until all have ended."""
 
-        @tf.function(jit_compile=True)
-        def search(loop, stop, end_token, length_penalty):
-            def goes_on(position, tokens, scores, finished, added, state):
-                return (position < stop) & ~ops.all(finished)
+    def goes_on(position, tokens, finished, state):
+        return (position < stop) & ~ops.all(finished)
 
-            def advance(position, tokens, scores, finished, added, state):
-                batch, beams = scores.shape
-                token = ops.slice(tokens, [0, position], [batch * beams, 1])
-                logits, state = model.step(token, state, position)
-                log_probs = ops.log_softmax(ops.cast(logits[:, 0], "float32"), axis=-1)
-                vocab_size = log_probs.shape[-1]
-                log_probs = ops.reshape(log_probs, (batch, beams, vocab_size))
-                # A finished sequence goes on in one way only, which costs nothing.
-                stays = ops.where(ops.arange(vocab_size) == end_token, 0.0, -np.inf)
-                log_probs = ops.where(finished[..., None], stays, log_probs)
-                added = added + ops.cast(~finished, "int32")
-                candidates = scores[..., None] + log_probs
-                ranks = candidates / _length_penalty(added, length_penalty)[..., None]
-                _, best = ops.top_k(ops.reshape(ranks, (batch, beams * vocab_size)), beams)
+    def advance(position, tokens, finished, state):
+        token = ops.slice(tokens, [0, position], [tokens.shape[0], 1])
+        logits, state = model.step(token, state, position)
+        drawn = sample(logits[:, 0], ops.take(uniform, position - start, axis=0), sampler)
+        drawn = ops.where(finished, end_token, drawn)
+        given = ops.slice(tokens, [0, position + 1], [tokens.shape[0], 1])[:, 0]
+        in_prompt = position + 1 < lengths
+        token = ops.where(in_prompt, given, drawn)
+        tokens = ops.slice_update(tokens, [0, position + 1], token[:, None])
+        finished = finished | (~in_prompt & (token == end_token))
+        return position + 1, tokens, finished, state
 
-                parents, token = best // vocab_size, best % vocab_size
-                candidates = ops.reshape(candidates, (batch, beams * vocab_size))
-                scores = ops.take_along_axis(candidates, best, axis=1)
-                finished = ops.take_along_axis(finished, parents, axis=1) | (token == end_token)
-                added = ops.take_along_axis(added, parents, axis=1)
-                rows = ops.reshape(parents + beams * ops.arange(batch)[:, None], (-1,))
-                tokens, state = keras.tree.map_structure(
-                    lambda tensor: ops.take(tensor, rows, axis=0), (tokens, state)
-                )
-                token = ops.reshape(token, (-1, 1))
-                tokens = ops.slice_update(tokens, [0, position + 1], token)
-                return position + 1, tokens, scores, finished, added, state
+    return tf.while_loop(goes_on, advance, loop)
 
-            return tf.while_loop(goes_on, advance, loop)
 
-        self.prime, self.extend, self.score, self.search = prime, extend, score, search
+def _score(model, tokens, targets, state, position):
+    """Return the log-likelihood of each target (batch, n) after its token, and the new state."""
+    logits, state = model.step(tokens, state, position)
+    log_probs = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+    return ops.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0], state
+
+
+def _search(model, loop, stop, end_token, length_penalty):
+    """Go on with the best beams, until `stop` or until all have ended."""
+
+    def goes_on(position, tokens, scores, finished, added, state):
+        return (position < stop) & ~ops.all(finished)
+
+    def advance(position, tokens, scores, finished, added, state):
+        batch, beams = scores.shape
+        token = ops.slice(tokens, [0, position], [batch * beams, 1])
+        logits, state = model.step(token, state, position)
+        log_probs = ops.log_softmax(ops.cast(logits[:, 0], "float32"), axis=-1)
+        vocab_size = log_probs.shape[-1]
+        log_probs = ops.reshape(log_probs, (batch, beams, vocab_size))
+        # A finished sequence goes on in one way only, which costs nothing.
+        stays = ops.where(ops.arange(vocab_size) == end_token, 0.0, -np.inf)
+        log_probs = ops.where(finished[..., None], stays, log_probs)
+        added = added + ops.cast(~finished, "int32")
+        candidates = scores[..., None] + log_probs
+        ranks = candidates / _length_penalty(added, length_penalty)[..., None]
+        _, best = ops.top_k(ops.reshape(ranks, (batch, beams * vocab_size)), beams)
+
+        parents, token = best // vocab_size, best % vocab_size
+        candidates = ops.reshape(candidates, (batch, beams * vocab_size))
+        scores = ops.take_along_axis(candidates, best, axis=1)
+        finished = ops.take_along_axis(finished, parents, axis=1) | (token == end_token)
+        added = ops.take_along_axis(added, parents, axis=1)
+        rows = ops.reshape(parents + beams * ops.arange(batch)[:, None], (-1,))
+        tokens, state = keras.tree.map_structure(
+            lambda tensor: ops.take(tensor, rows, axis=0), (tokens, state)
+        )
+        token = ops.reshape(token, (-1, 1))
+        tokens = ops.slice_update(tokens, [0, position + 1], token)
+        return position + 1, tokens, scores, finished, added, state
+
+    return tf.while_loop(goes_on, advance, loop)
 
 
 def _compile(model) -> _Compiled:

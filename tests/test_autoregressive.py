@@ -1,6 +1,7 @@
 """The sampling engine: against naive loops, closed forms and enumeration."""
 
 import itertools
+import logging
 import math
 from functools import partial
 
@@ -158,6 +159,20 @@ def test_another_prompt_length_number_of_steps_or_seed_compiles_nothing_anew():
     generate(model, [[1]], 10, Sampler(0.9, top_p=0.5))  # nothing to read before the loop
     assert compiled.prime.experimental_get_tracing_count() == 2
     assert compiled.extend.experimental_get_tracing_count() == 1
+
+
+def test_many_models_in_one_program_are_no_reason_to_warn():
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    tf.get_logger().addHandler(handler)
+    for _ in range(6):
+        model = random_bigrams()
+        generate(model, [[1]], 3)
+        log_prob(model, [[1, 2, 3]])
+        beam_search(model, [[1]], 3)
+    tf.get_logger().removeHandler(handler)
+    assert not [record.getMessage() for record in records]
 
 
 def test_trained_and_added_weights_are_seen():
