@@ -25,15 +25,17 @@ class ImageGrid(keras.callbacks.Callback):
         num_images: how many.
         labels: an integer or integers (num_images,) if the model is conditional.
         seed: of the noise.
+        columns: of the grid; None makes it square.
     """
 
-    def __init__(self, path=None, num_images=64, labels=None, seed=0):
+    def __init__(self, path=None, num_images=64, labels=None, seed=0, columns=None):
         super().__init__()
         self.path, self.num_images, self.labels, self.seed = path, num_images, labels, seed
+        self.columns = columns
 
     def on_epoch_end(self, epoch, logs=None):
         images = self.model.generate(self.num_images, labels=self.labels, seed=self.seed)
-        figure = plot_images(images)
+        figure = plot_images(images, self.columns)
         if self.path is not None:
             path = pathlib.Path(self.path)
             path = path.with_name(path.name.format(epoch=epoch + 1))

@@ -10,6 +10,21 @@ from matplotlib.figure import Figure
 
 from keras_genai.inputs import check_size
 
+# One for each model, in every picture: those of Okabe & Ito 2008, which the colour-blind can tell
+# apart, and three that stand no nearer to those than they do to each other.
+COLORS = {
+    "data": "#000000",
+    "VAE": "#0072B2",
+    "GAN": "#E69F00",
+    "Transformer": "#009E73",
+    "GPT-2": "#00563F",
+    "RNN": "#56B4E9",
+    "LSTM": "#D55E00",
+    "PixelCNN": "#CC79A7",
+    "WaveNet": "#771100",
+    "diffusion": "#8833EE",
+}
+
 
 def plot_images(images, columns: int | None = None, titles=None) -> Figure:
     """Draw images in a grid, row by row.
@@ -67,17 +82,18 @@ def plot_pixel_nats(images, nats) -> Figure:
         lower.set_title(f"{cost.sum():.0f} nats", fontsize=9)
         for axes in (upper, lower):
             axes.axis("off")
-    figure.colorbar(picture, ax=rows[1, :], label="nats")
+    figure.colorbar(picture, ax=rows[1, :], pad=0.1 / rows.shape[1], label="nats")
     return figure
 
 
-def plot_sounds(waveforms, sample_rate: int, titles) -> Figure:
+def plot_sounds(waveforms, sample_rate: int, titles, color="black") -> Figure:
     """Draw sounds: the waveform of each, and below it the spectrogram, the same scale for all.
 
     Args:
         waveforms: (n, samples) in [-1, 1], or a list of arrays of any lengths.
         sample_rate: samples a second.
         titles: n texts to stand above the sounds.
+        color: of the waveforms, such as `COLORS["WaveNet"]` of what it drew.
 
     Raises:
         ValueError: if the number of sounds is not that of titles.
@@ -88,7 +104,7 @@ def plot_sounds(waveforms, sample_rate: int, titles) -> Figure:
     rows = figure.subplots(2, len(waveforms), squeeze=False, sharex=True, sharey="row")
     seconds = max(map(len, waveforms)) / sample_rate
     for waveform, title, upper, lower in zip(waveforms, titles, *rows):
-        upper.plot(np.arange(len(waveform)) / sample_rate, waveform, linewidth=0.5)
+        upper.plot(np.arange(len(waveform)) / sample_rate, waveform, linewidth=0.5, color=color)
         upper.set(title=title, xlim=(0, seconds), ylim=(-1, 1))
         # Windows of 32 ms, half of which overlap; a short sound is continued by silence.
         size = max(16, round(0.032 * sample_rate))
@@ -104,15 +120,17 @@ def plot_sounds(waveforms, sample_rate: int, titles) -> Figure:
         lower.set(xlabel="seconds", xlim=(0, seconds))
     rows[0, 0].set_ylabel("amplitude")
     rows[1, 0].set_ylabel("kHz")
-    figure.colorbar(picture, ax=rows[1, :], label="dB of full scale")
+    figure.colorbar(picture, ax=rows[1, :], pad=0.1 / rows.shape[1], label="dB of full scale")
     return figure
 
 
-def plot_history(history) -> Figure:
+def plot_history(history, color="black", unit: str | None = None) -> Figure:
     """Draw each metric of a training over its epochs, held-out values dashed.
 
     Args:
         history: what `fit` or `train_gan` returned, or its `history`: name to one value an epoch.
+        color: of the lines, such as `COLORS["VAE"]` for those of a VAE.
+        unit: of all metrics, to stand beside the first.
 
     Raises:
         ValueError: if it is empty.
@@ -130,12 +148,15 @@ def plot_history(history) -> Figure:
                     epochs,
                     history[key],
                     style,
+                    color=color,
                     label=label,
                     marker="." if len(epochs) < 30 else None,
                 )
         axes.set(title=name.replace("_", " "), xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend()
+        if f"val_{name}" in history:
+            axes.legend()
+    figure.axes[0].set_ylabel(unit)
     return figure
 
 
@@ -227,7 +248,7 @@ def plot_forecasts(series, first: int, forecasts: dict) -> Figure:
     Args:
         series: values (n,).
         first: index of the first value that was forecast.
-        forecasts: name to forecasts (n - first,).
+        forecasts: name to forecasts (n - first,). A name of `COLORS` is drawn in its color.
 
     Raises:
         ValueError: if a forecast has another length.
@@ -241,7 +262,7 @@ def plot_forecasts(series, first: int, forecasts: dict) -> Figure:
     for name, values in forecasts.items():
         if len(values) != len(series) - first:
             raise ValueError(f"{name}: expected {len(series) - first} values, got {len(values)}.")
-        axes.plot(time[first:], values, linewidth=1, label=name)
+        axes.plot(time[first:], values, linewidth=1, color=COLORS.get(name), label=name)
     axes.axvline(first, color="gray", linestyle=":")
     axes.legend()
     return figure
@@ -290,9 +311,11 @@ def plot_attention(maps: dict, layer: int = -1, head: int | None = None) -> Figu
     weights = maps["weights"][layer]
     weights = weights.mean(axis=0) if head is None else weights[head]
     height, width = weights.shape
-    figure = Figure(figsize=(0.35 * width + 1.5, 0.35 * height + 1.5), layout="constrained")
+    figure = Figure(figsize=(0.35 * width + 2.5, 0.35 * height + 1.5), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(weights, vmin=0, vmax=1, cmap="viridis")
+    picture = axes.imshow(weights, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    figure.colorbar(picture, label="weight")
+    axes.set(xlabel="token read", ylabel="token written")
     # Spaces stand at the ends of many tokens.
     names = [[token.strip() for token in maps[side]] for side in ("source", "target")]
     font = chinese_font()

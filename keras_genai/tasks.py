@@ -541,7 +541,7 @@ class Sounds:
     def draw(self, model, data, folder):
         from keras_genai.audio import save_wav
         from keras_genai.autoregressive import Sampler
-        from keras_genai.plotting import plot_sounds
+        from keras_genai.plotting import COLORS, plot_sounds
 
         kinds = data.facts["kinds"]
         labels = labels_in_turn(model, len(kinds))
@@ -550,7 +550,8 @@ class Sounds:
         (folder / "samples").mkdir(exist_ok=True)
         for kind, waveform in zip(kinds, waveforms):
             save_wav(folder / "samples" / f"{kind or 'sound'}.wav", waveform, model.sample_rate)
-        plot_sounds(waveforms, model.sample_rate, kinds).savefig(folder / "samples.png")
+        figure = plot_sounds(waveforms, model.sample_rate, kinds, COLORS["WaveNet"])
+        figure.savefig(folder / "samples.png")
 
 
 class Series:

@@ -4,6 +4,7 @@ import sys
 import types
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from conftest import largest_difference
@@ -47,6 +48,11 @@ def test_image_grid_draws_the_same_noise_and_labels_each_time(digits, tmp_path):
     grid.on_epoch_end(0)
     grid.on_epoch_end(1)
     assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
+    square = plt.imread(tmp_path / "1.png").shape
+    grid.columns = 4
+    grid.on_epoch_end(0)
+    row = plt.imread(tmp_path / "1.png").shape
+    assert row[0] == square[0] // 2 and row[1] == 2 * square[1]
 
 
 def test_image_grid_is_shown_inline_in_a_notebook(monkeypatch):

@@ -6,6 +6,8 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from keras_genai.plotting import (
+    COLORS,
+    plot_attention,
     plot_forecasts,
     plot_gates,
     plot_history,
@@ -79,6 +81,11 @@ def test_history_draws_training_and_held_out_values():
     assert loss.lines[0].get_xdata().tolist() == [1, 2]
     assert [text.get_text() for text in loss.get_legend().get_texts()] == ["training", "held out"]
     assert loss.get_xlabel() == "epoch" and kl.get_title() == "kl" and len(kl.lines) == 1
+    assert kl.get_legend() is None  # of one line, its title says all
+    assert [line.get_linestyle() for line in loss.lines] == ["-", "--"]
+    of_a_vae = plot_history({"loss": [1.0], "val_loss": [2.0]}, COLORS["VAE"], "nats").axes[0]
+    assert of_a_vae.get_ylabel() == "nats" and loss.get_ylabel() == ""
+    assert {line.get_color() for line in of_a_vae.lines} == {COLORS["VAE"]}
     with pytest.raises(ValueError, match="history: expected at least one metric"):
         plot_history({})
 
@@ -162,6 +169,18 @@ def test_gates_are_drawn_a_column_a_character():
         plot_gates("abca", gates, units=0)
 
 
+def test_attention_is_drawn_a_row_a_token_written():
+    weights = np.random.default_rng(0).uniform(size=(2, 4, 2, 3))  # layers, heads, written, read
+    maps = {"source": ["Open ", "a ", "file"], "target": ["打开", "文件"], "weights": weights}
+    axes = plot_attention(maps).axes[0]
+    np.testing.assert_allclose(axes.images[0].get_array(), weights[1].mean(axis=0))
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["Open", "a", "file"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["打开", "文件"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("token read", "token written")
+    of_a_head = plot_attention(maps, layer=0, head=3).axes[0].images[0].get_array()
+    np.testing.assert_allclose(of_a_head, weights[0, 3])
+
+
 def test_a_spectrogram_shows_the_pitch_and_the_level_of_a_tone():
     time = np.arange(1000) / 1000
     sounds = [0.5 * np.sin(2 * np.pi * 125 * time), np.sin(2 * np.pi * 250 * time[:300])]
@@ -177,7 +196,9 @@ def test_a_spectrogram_shows_the_pitch_and_the_level_of_a_tone():
         assert 1000 * top * loudest / (len(spectrum) - 1) == hertz
         assert spectrum[loudest, 3] == pytest.approx(decibels, abs=0.5)
     assert lower[0].images[0].get_extent()[1] == pytest.approx(1, abs=0.05)
-    plot_sounds([np.ones(3)], 8000, [""])  # shorter than a window
+    assert figure.axes[0].lines[0].get_color() == "black"
+    short = plot_sounds([np.ones(3)], 8000, [""], COLORS["WaveNet"])  # shorter than a window
+    assert short.axes[0].lines[0].get_color() == COLORS["WaveNet"]
     with pytest.raises(ValueError, match="titles: expected 2, got 1"):
         plot_sounds(sounds, 1000, ["low"])
 
