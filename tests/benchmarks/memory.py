@@ -21,11 +21,14 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
+from keras_genai.plotting import COLORS
 from keras_genai.rnn import build_language_model, gradient_norms
 
 SYMBOLS = QUESTION = 8
 UNITS = {"simple_rnn": 134, "lstm": 64}  # 21,500 parameters each
 GAPS = (5, 10, 20, 50, 100, 200)
+NAMES = {"simple_rnn": "RNN", "lstm": "LSTM"}
+STYLES = {"new": "--", "trained": "-", "weights doubled": ":"}
 
 
 def main():
@@ -37,20 +40,21 @@ def main():
     left, right = figure.subplots(1, 2)
     models = {}
     for cell in UNITS:
-        models[f"{cell}, new"], model = build(cell), build(cell)
+        models[cell, "new"], model = build(cell), build(cell)
         print(f"{cell}: {model.count_params():,} parameters")
         recalled = [recall(model, gap, options.steps) for gap in GAPS]
-        left.plot(GAPS, recalled, "o-", label=cell)
-        models[f"{cell}, trained"] = model
-    models["simple_rnn, new, weights doubled"] = build_doubled()
+        left.plot(GAPS, recalled, "o-", color=COLORS[NAMES[cell]], label=NAMES[cell])
+        models[cell, "trained"] = model
+    models["simple_rnn", "weights doubled"] = build_doubled()
     left.axhline(100 / SYMBOLS, color="gray", linestyle=":", label="guessing")
     left.set(xscale="log", xticks=GAPS, xticklabels=GAPS, xlabel="gap", ylabel="recalled, %")
     left.minorticks_off()
     left.legend()
     tokens, target = draw(198, 16, seed=0)
-    for name, model in models.items():
+    for (cell, state), model in models.items():
         norms = gradient_norms(model, tokens, target)[::-1]
-        right.plot(norms, label=name)
+        name = f"{NAMES[cell]}, {state}"
+        right.plot(norms, STYLES[state], color=COLORS[NAMES[cell]], label=name)
         print(
             f"gradient, {name}: {norms[0]:.2g} at distance 0, {norms[-1]:.2g} at 199, "
             f"{norms.min():.2g} at least"
