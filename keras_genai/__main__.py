@@ -278,13 +278,13 @@ def _generate_images(model, options) -> int:
 def _generate_sounds(model, options) -> int:
     """Write sounds to a file, one after another."""
     from keras_genai.audio import save_wav
-    from keras_genai.tasks import labels_in_turn
+    from keras_genai.tasks import SOUND_TEMPERATURE, labels_in_turn
 
     _refuse(options, ("prompt",), "for a model that writes text")
     output, count = _output(options, ".wav"), options.count or model.num_classes or 1
     labels = labels_in_turn(model, count) if options.label is None else options.label
     length = options.length or model.sample_rate
-    sampler = _sampler(options, temperature=0.9)
+    sampler = _sampler(options, SOUND_TEMPERATURE)
     sounds = _checked(model.generate, count, length, labels, options.seed, sampler)
     _checked(save_wav, output, sounds.reshape(-1), model.sample_rate)
     print(output)
@@ -302,7 +302,7 @@ def _output(options, suffix: str) -> pathlib.Path:
 def _generate_text(model, options) -> int:
     """Write texts, each piece as soon as it is drawn."""
     _refuse(options, ("label",), "for a model that is told a class")
-    sampler = _sampler(options, temperature=0.8)
+    sampler = _sampler(options, 0.8)
     prompt = _first_text(model.tokenizer) if options.prompt is None else options.prompt
     length = options.length or 400
     if options.length is None and model.context_length is not None:

@@ -17,6 +17,8 @@ import typing
 
 import numpy as np
 
+SOUND_TEMPERATURE = 0.9  # at 1, noise is too bright: tests/benchmarks/sounds.py
+
 
 @dataclasses.dataclass
 class Data:
@@ -545,7 +547,7 @@ class Sounds:
 
         kinds = data.facts["kinds"]
         labels = labels_in_turn(model, len(kinds))
-        sampler = Sampler(temperature=0.9)  # at 1, noise is too bright: tests/benchmarks/sounds.py
+        sampler = Sampler(SOUND_TEMPERATURE)
         waveforms = model.generate(len(kinds), model.sample_rate, labels, 0, sampler)
         (folder / "samples").mkdir(exist_ok=True)
         for kind, waveform in zip(kinds, waveforms):
