@@ -1,4 +1,4 @@
-"""What several tests share: real digits, and double precision to compare two ways with."""
+"""Shared by several tests: real digits, double precision, fixed seeds, comparison of weights."""
 
 import os
 
@@ -18,18 +18,12 @@ def digits():
     return x[:1000].reshape(1000, 784).astype("float32") / 255, y[:1000].astype("int32")
 
 
-@pytest.fixture(scope="session")
-def held_out():
-    """MNIST's test images (10000, 784) in [0, 1] and labels (10000,)."""
-    _, (x, y) = datasets.load_mnist()
-    return x.reshape(10000, 784).astype("float32") / 255, y.astype("int32")
-
-
 @pytest.fixture
 def double_precision():
-    """Compute in float64, where rounding cannot hide or feign a difference of 1e-5.
+    """Compute in float64, where rounding neither hides nor causes a difference of 1e-5.
 
-    Adam divides a gradient by its own size, so that in float32 the rounding of a tiny one shows.
+    Adam divides each gradient by its own magnitude, so that in float32 the rounding error of a tiny
+    gradient is visible in the weights.
     """
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
@@ -43,7 +37,16 @@ def fixed_seed():
     keras.utils.set_random_seed(0)
 
 
-def largest_difference(ours, theirs) -> float:
-    """The largest absolute difference between two lists of arrays of equal shapes."""
-    assert [np.shape(a) for a in ours] == [np.shape(b) for b in theirs]
-    return max(float(np.max(np.abs(np.asarray(a) - b))) for a, b in zip(ours, theirs))
+def largest_difference(arrays, others) -> float:
+    """Return the largest absolute difference between two lists of arrays of equal shapes."""
+    assert [np.shape(a) for a in arrays] == [np.shape(b) for b in others]
+    return max(
+        float(np.max(np.abs(np.asarray(a) - b))) for a, b in zip(arrays, others, strict=True)
+    )
+
+
+def set_random_weights(model, scale=0.3):
+    """Set all weights, biases too, to normal random numbers; return the model."""
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(scale=scale, size=w.shape) for w in model.get_weights()])
+    return model

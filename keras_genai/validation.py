@@ -1,0 +1,165 @@
+"""Checks of sizes, images, labels and token ids before anything is computed from them.
+
+Keras accepts some invalid inputs silently: pixels in [-1, 1] make a binary cross-entropy negative,
+and a label outside the classes becomes a row of zeros. Here each raises a ValueError that names the
+argument.
+"""
+
+import numpy as np
+
+
+def check_size(name: str, value, minimum: int = 1) -> int:
+    """Return a size as an int. NumPy integers, which Keras rejects as sizes, are converted.
+
+    Args:
+        name: String. Name of the argument for the error message.
+        value: Int or NumPy integer.
+        minimum: Int. Smallest valid value. Defaults to `1`.
+
+    Returns:
+        The value as an int.
+
+    Raises:
+        ValueError: if `value` is not a whole number of at least `minimum`.
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < minimum:
+        raise ValueError(f"{name}: expected a whole number of at least {minimum}, got {value!r}.")
+    return int(value)
+
+
+def check_sizes(**sizes) -> list:
+    """Return several sizes as ints; a size whose name ends in `_dims` becomes a tuple of ints.
+
+    Raises:
+        ValueError: if a size is not a whole number of at least 1.
+    """
+    checked: list[int | tuple[int, ...]] = []
+    for name, value in sizes.items():
+        if not name.endswith("_dims"):
+            checked.append(check_size(name, value))
+        elif isinstance(value, (list, tuple)):
+            checked.append(tuple(check_size(name, size) for size in value))
+        else:
+            raise ValueError(f"{name}: expected a sequence of whole numbers, got {value!r}.")
+    return checked
+
+
+def check_range(name: str, values, stop: int, kind: str = "integers") -> None:
+    """Raise ValueError unless `values`, a NumPy array, holds integers from 0 to stop - 1."""
+    if not np.issubdtype(values.dtype, np.integer):
+        raise ValueError(f"{name}: expected {kind}, got an array of {values.dtype}.")
+    if values.size and (values.min() < 0 or values.max() >= stop):
+        raise ValueError(
+            f"{name}: expected {kind} from 0 to {stop - 1}, "
+            f"got values from {values.min()} to {values.max()}."
+        )
+
+
+def check_choice(name: str, value, choices) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def check_fraction(name: str, value) -> None:
+    """Raise ValueError unless `value` is a number in [0, 1)."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a fraction from 0 to less than 1, got {value!r}.")
+
+
+def check_same(name: str, attribute: str, expected, value) -> None:
+    """Raise ValueError unless two networks agree in an attribute."""
+    if value != expected:
+        raise ValueError(
+            f"{name}: expected {attribute} {expected}, as the other network, got {value}."
+        )
+
+
+def check_images(name: str, images, shape: tuple) -> None:
+    """Raise ValueError unless `images` has shape (n, *shape), n >= 1, and values in [0, 1]."""
+    expected = ", ".join(map(str, ("n", *shape)))
+    if isinstance(images, (list, tuple)):
+        raise ValueError(f"{name}: expected one array ({expected}), got a list of {len(images)}.")
+    images = np.asarray(images)
+    if images.ndim == 0 or images.shape[1:] != tuple(shape):
+        raise ValueError(f"{name}: expected shape ({expected}), got {images.shape}.")
+    if len(images) == 0:
+        raise ValueError(f"{name}: expected at least one image, got an empty array.")
+    if not np.issubdtype(images.dtype, np.number) and images.dtype != bool:
+        raise ValueError(f"{name}: expected numbers, got an array of {images.dtype}.")
+    low, high = images.min(), images.max()
+    if not (low >= 0 and high <= 1):  # NaN compares false, so it fails here too
+        raise ValueError(
+            f"{name}: expected pixels scaled to [0, 1], got values from {low} to {high}. "
+            "Divide 8-bit pixels by 255."
+        )
+
+
+def check_labels(labels, num_classes: int | None, num_samples: int) -> np.ndarray | None:
+    """Return class labels as an int32 array, or `None` for an unconditional model.
+
+    Args:
+        labels: `None`, one integer for all samples, or integers `(num_samples,)`.
+        num_classes: Int or `None`. Number of classes of the model; `None` if it is unconditional.
+        num_samples: Int. Number of samples that the labels belong to.
+
+    Returns:
+        An int32 array `(num_samples,)`, or `None`.
+
+    Raises:
+        ValueError: for labels on an unconditional model, for missing labels on a conditional one,
+            for a wrong number of labels, and for a label outside 0 … num_classes - 1.
+    """
+    if num_classes is None:
+        if labels is not None:
+            raise ValueError(
+                "labels: expected None, since the model was built without num_classes."
+            )
+        return None
+    if labels is None:
+        raise ValueError(f"labels: expected integers from 0 to {num_classes - 1}, got None.")
+    labels = np.asarray(labels)
+    if labels.ndim == 0:
+        labels = np.full(num_samples, labels)
+    if labels.shape != (num_samples,):
+        raise ValueError(f"labels: expected shape ({num_samples},), got {labels.shape}.")
+    check_range("labels", labels, num_classes)
+    return labels.astype("int32")
+
+
+def check_tokens(name: str, tokens, vocab_size: int, minimum: int) -> list[np.ndarray]:
+    """Return token sequences as a list of int32 arrays.
+
+    Args:
+        name: String. Name of the argument for the error message.
+        tokens: Int array `(batch, n)`, or a list of sequences of any lengths.
+        vocab_size: Int. Number of tokens in the vocabulary.
+        minimum: Int. Smallest valid length of a sequence.
+
+    Returns:
+        A list of int32 arrays `(n,)`, one for each sequence.
+
+    Raises:
+        ValueError: for another shape, a sequence below the minimum length, or an id outside the
+            vocabulary.
+    """
+    if not isinstance(tokens, (list, tuple)):
+        tokens = np.asarray(tokens)
+        if tokens.ndim != 2:
+            raise ValueError(
+                f"{name}: expected an array (batch, n) or a list of sequences, "
+                f"got shape {tokens.shape}."
+            )
+    sequences = [np.asarray(row) for row in tokens]
+    if not sequences:
+        raise ValueError(f"{name}: expected at least one sequence, got none.")
+    for row in sequences:
+        if row.ndim != 1 or len(row) < minimum:
+            raise ValueError(
+                f"{name}: expected sequences of at least {minimum} token ids, "
+                f"got shape {row.shape}."
+            )
+    check_range(name, np.concatenate(sequences), vocab_size, "token ids")
+    return [row.astype("int32") for row in sequences]
