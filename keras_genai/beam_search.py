@@ -1,0 +1,145 @@
+"""Beam search: the likeliest continuations of a prompt under an autoregressive model."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_genai.autoregressive import (
+    check_context_length,
+    check_stop_token,
+    compiled_functions,
+    prompt_block,
+    repeat_rows,
+    round_up,
+    token_buffer,
+)
+from keras_genai.validation import check_size, check_tokens
+
+
+def beam_search(
+    model,
+    prompt,
+    max_new_tokens,
+    *,
+    beam_width=4,
+    length_penalty=0.0,
+    conditioning=None,
+    stop_token=None,
+):
+    """Search for the likeliest continuations, keeping the best `beam_width` prefixes.
+
+    The score is that of Wu et al. 2016, equation 14, without the coverage penalty.
+
+    Args:
+        model: `AutoregressiveModel`.
+        prompt: Int array `(batch, n)`, or a list of sequences of equal length.
+        max_new_tokens: Int. Number of tokens to add to each sequence.
+        beam_width: Int. Number of beams per prompt, all of which are returned. Defaults to `4`.
+        length_penalty: Float, at least 0. Exponent alpha: beams are ranked by
+            log p / ((5 + length) / 6)^alpha. 0 ranks by log p, which favors short sequences.
+            Defaults to `0.0`.
+        conditioning: Tensors `(batch, …)` that the model is conditioned on, or `None`.
+        stop_token: Int or `None`. Token id that ends a sequence.
+
+    Returns:
+        Tuple of int32 tokens `(batch, beam_width, n + max_new_tokens)`, best beam first, filled
+        with `stop_token` after its first occurrence, and normalized scores `(batch, beam_width)` in
+        nats, -inf where there are fewer sequences than beams.
+
+    Raises:
+        ValueError: as `autoregressive.generate`, for prompts of different lengths, and for a
+            negative or infinite length penalty.
+    """
+    max_new_tokens = check_size("max_new_tokens", max_new_tokens)
+    beam_width = check_size("beam_width", beam_width)
+    check_length_penalty(length_penalty)
+    prompts = check_tokens("prompt", prompt, model.vocab_size, minimum=1)
+    lengths = {len(row) for row in prompts}
+    if len(lengths) > 1:
+        raise ValueError(f"prompt: expected sequences of one length, got {sorted(lengths)}.")
+    batch_size, length = len(prompts), lengths.pop()
+    stop_id = check_stop_token(stop_token, model.vocab_size)
+    check_context_length("max_new_tokens", model, length + max_new_tokens)
+
+    max_length = round_up(length + max_new_tokens, 64, model.context_length)
+    tokens = token_buffer((batch_size * beam_width, max_length), stop_token)
+    tokens[:, :length] = np.repeat(np.stack(prompts), beam_width, axis=0)
+    tokens = tf.constant(tokens)
+    functions, start = compiled_functions(model), length - 1
+    state = functions.prefill(
+        prompt_block(tokens, start),
+        tf.constant(start),
+        max_length,
+        repeat_rows(conditioning, beam_width),
+    )
+    # All beams start as the same prompt. Only the first has a finite score; otherwise the first
+    # step would choose the same token `beam_width` times.
+    log_probs = np.full((batch_size, beam_width), -np.inf, "float32")
+    log_probs[:, 0] = 0.0
+    _, tokens, log_probs, _, generated_lengths, _ = functions.get(_beam_search_loop)(
+        (
+            tf.constant(start),
+            tokens,
+            tf.constant(log_probs),
+            tf.zeros((batch_size, beam_width), bool),
+            tf.zeros((batch_size, beam_width), tf.int32),
+            state,
+        ),
+        tf.constant(start + max_new_tokens),
+        stop_id,
+        tf.constant(length_penalty, tf.float32),
+    )
+    tokens = tokens.numpy().reshape(batch_size, beam_width, max_length)
+    scores = log_probs / _length_normalization(generated_lengths, length_penalty)
+    return tokens[..., : length + max_new_tokens], scores.numpy()
+
+
+def check_length_penalty(length_penalty) -> None:
+    """Raise ValueError unless the length penalty is a finite number of at least 0."""
+    if not 0 <= length_penalty < np.inf:
+        raise ValueError(
+            f"length_penalty: expected a finite number of at least 0, got {length_penalty!r}."
+        )
+
+
+def _beam_search_loop(model, loop_vars, stop, stop_token, length_penalty):
+    """Extend the beams, until position `stop` or until all of them have ended."""
+
+    def cond(position, tokens, log_probs, finished, generated_lengths, state):
+        return (position < stop) & ~ops.all(finished)
+
+    def body(position, tokens, log_probs, finished, generated_lengths, state):
+        batch_size, beam_width = log_probs.shape
+        token = ops.slice(tokens, [0, position], [batch_size * beam_width, 1])
+        logits, state = model.step(token, state, position)
+        token_log_probs = ops.log_softmax(ops.cast(logits[:, 0], "float32"), axis=-1)
+        vocab_size = token_log_probs.shape[-1]
+        token_log_probs = ops.reshape(token_log_probs, (batch_size, beam_width, vocab_size))
+        # A finished beam may only emit the stop token, at log-probability 0.
+        finished_log_probs = ops.where(ops.arange(vocab_size) == stop_token, 0.0, -np.inf)
+        token_log_probs = ops.where(finished[..., None], finished_log_probs, token_log_probs)
+        generated_lengths = generated_lengths + ops.cast(~finished, "int32")
+        candidates = log_probs[..., None] + token_log_probs  # (batch, beam_width, vocab_size)
+        normalization = _length_normalization(generated_lengths, length_penalty)
+        normalized_scores = ops.reshape(candidates / normalization[..., None], (batch_size, -1))
+        _, best = ops.top_k(normalized_scores, beam_width)
+
+        beam_indices, token = best // vocab_size, best % vocab_size
+        candidates = ops.reshape(candidates, (batch_size, beam_width * vocab_size))
+        log_probs = ops.take_along_axis(candidates, best, axis=1)
+        finished = ops.take_along_axis(finished, beam_indices, axis=1) | (token == stop_token)
+        generated_lengths = ops.take_along_axis(generated_lengths, beam_indices, axis=1)
+        rows = ops.reshape(beam_indices + beam_width * ops.arange(batch_size)[:, None], (-1,))
+        tokens, state = keras.tree.map_structure(
+            lambda tensor: ops.take(tensor, rows, axis=0), (tokens, state)
+        )
+        tokens = ops.slice_update(tokens, [0, position + 1], ops.reshape(token, (-1, 1)))
+        return position + 1, tokens, log_probs, finished, generated_lengths, state
+
+    return tf.while_loop(cond, body, loop_vars)
+
+
+def _length_normalization(length, alpha):
+    """Return ((5 + length) / 6)^alpha (Wu et al. 2016, equation 14)."""
+    return ((5.0 + ops.cast(length, "float32")) / 6.0) ** alpha
