@@ -1,23 +1,30 @@
-"""Recurrent networks that write and forecast: article 3, sections 1 and 2.
+"""Recurrent networks for text and time series: article 3, sections 1 (RNN) and 2 (LSTM).
 
-A recurrent network reads a sequence step by step and keeps what it has read in a state of fixed
-size, h_t = f(x_t, h_(t-1)). `build_language_model` predicts the next token of a text from it,
-`build_forecaster` the next values of a series, each with one of three cells:
+A recurrent network processes a sequence step by step. Its hidden state, a vector of fixed size,
+summarizes the sequence so far: h_t = f(x_t, h_(t-1)). `RecurrentLanguageModel` predicts the next
+token of a text from it, `build_forecaster` the next values of a series. Both support three cells:
 
-    "simple_rnn"  h_t = tanh(W x_t + U h_(t-1) + b)                               (Elman 1990)
-    "lstm"        a cell state c_t beside h_t, and gates      (Hochreiter & Schmidhuber 1997)
-    "gru"         gates without a cell state                  (Cho et al. 2014)
+    "simple_rnn"  h_t = tanh(W x_t + U h_(t-1) + b)    (Elman 1990)
+    "lstm"        gates and a cell state c_t           (Hochreiter & Schmidhuber 1997)
+    "gru"         gates without a cell state           (Cho et al. 2014)
 
-The LSTM's, with * for the product of elements (`lstm_gates` shows them):
+Equations of the LSTM with a forget gate (Gers, Schmidhuber & Cummins 2000): i, f and o are the
+input, forget and output gates sigmoid(W x_t + U h_(t-1) + b), and g is the candidate
+tanh(W x_t + U h_(t-1) + b), each with its own W, U and b; * is the elementwise product:
 
-    c_t = forget_t * c_(t-1) + input_t * tanh(…)          what is kept, and what is added
-    h_t = output_t * tanh(c_t)                            what is shown of it
+    c_t = f_t * c_(t-1) + i_t * g_t
+    h_t = o_t * tanh(c_t)
+
+`lstm_gates` computes them for a text.
 
 Corrected from the article:
-- The output gate does not decide what memory passes on: the cell state does that, through the
-  forget gate. The output gate decides what of it the hidden state shows.
-- Gates keep gradients from vanishing, not from exploding: that is cured by clipping them (Pascanu
-  et al. 2013), `global_clipnorm` in the recipes. `gradient_norms` measures both.
+- Section 2, on the inner structure of the LSTM: the cell state is passed to the next time step
+  "under the control of the output gate". Of the gates, only forget and input enter c_t, and all of
+  c_t is passed on. The output gate controls the output h_t, as the section's first paragraph says.
+- Section 2, application scenarios: the LSTM is said to solve both the vanishing and the exploding
+  gradients of the RNN. The sum in c_t counteracts vanishing only. The remedy for exploding ones is
+  clipping their norm (Pascanu et al. 2013, section 3.2): the recipes train with
+  `global_clipnorm=1.0`. `gradient_norms` measures both effects.
 """
 
 import keras
@@ -25,53 +32,43 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from keras_genai.inputs import Dropout, check_choice, check_share, check_size, check_sizes
-from keras_genai.text import LanguageModel, check_tokenizer
+from keras_genai.language_model import CausalLM
+from keras_genai.models import Dropout
+from keras_genai.text import check_tokenizer
+from keras_genai.validation import check_choice, check_fraction, check_size, check_sizes
 
 CELLS = {"simple_rnn": layers.SimpleRNN, "lstm": layers.LSTM, "gru": layers.GRU}
 
 
-def build_language_model(
-    vocab_size,
-    cell="lstm",
-    embed_dim=256,
-    units=512,
-    num_layers=1,
-    dropout=0.0,
-    tokenizer=None,
-) -> LanguageModel:
-    """Build a recurrent language model.
+@keras.saving.register_keras_serializable(package="keras_genai")
+class RecurrentLanguageModel(CausalLM):
+    """Recurrent language model: an embedding, recurrent layers and a linear output layer.
 
-        model = build_language_model(tokenizer.vocab_size, tokenizer=tokenizer)
+    It maps token ids `(batch, n)` to logits `(batch, n, vocab_size)` of the next tokens.
+
+    Args:
+        vocab_size: Int. Number of tokens in the vocabulary.
+        cell: String, `"simple_rnn"`, `"lstm"` or `"gru"`. Defaults to `"lstm"`.
+        embed_dim: Int. Size of the token embeddings. Defaults to `256`.
+        units: Int. Size of the hidden state. Defaults to `512`.
+        num_layers: Int. Number of recurrent layers. Defaults to `1`.
+        dropout: Float in [0, 1). Dropout rate after each recurrent layer. Defaults to `0.0`.
+        tokenizer: Tokenizer of `text` with `vocab_size` tokens, or `None`. It is saved with the
+            model.
+        name: String. Defaults to `"language_model"`.
+        **kwargs: Other arguments of `keras.Model`.
+
+    Raises:
+        ValueError: for a size below 1, an unknown cell, a dropout rate outside [0, 1), or a
+            tokenizer of another vocabulary size.
+
+    Example:
+        model = RecurrentLanguageModel(tokenizer.vocab_size, tokenizer=tokenizer)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(2e-3, global_clipnorm=1.0), loss)
         model.fit(tokens[:, :-1], tokens[:, 1:])
         model.generate("Once upon a time")
-
-    Args:
-        vocab_size: number of tokens.
-        cell: "simple_rnn", "lstm" or "gru".
-        embed_dim: size of a token's embedding.
-        units: size of the state.
-        num_layers: recurrent layers, each of which reads the one below.
-        dropout: share of each layer's output that is dropped in training.
-        tokenizer: of the text that the model reads and writes; it is saved with the model.
-
-    Returns:
-        A model from token ids (batch, n) to logits (batch, n, vocab_size).
-
-    Raises:
-        ValueError: for a size below 1, an unknown cell, a dropout outside [0, 1), or a tokenizer of
-            another size.
     """
-    return RecurrentLanguageModel(
-        vocab_size, cell, embed_dim, units, num_layers, dropout, tokenizer
-    )
-
-
-@keras.saving.register_keras_serializable(package="keras_genai")
-class RecurrentLanguageModel(LanguageModel):
-    """The model of `build_language_model`, whose arguments it has."""
 
     def __init__(
         self,
@@ -89,25 +86,29 @@ class RecurrentLanguageModel(LanguageModel):
             vocab_size=vocab_size, embed_dim=embed_dim, units=units, num_layers=num_layers
         )
         check_choice("cell", cell, CELLS)
-        check_share("dropout", dropout)
+        check_fraction("dropout", dropout)
         check_tokenizer("tokenizer", tokenizer, vocab_size)
+
+        # Layers.
         embedding = layers.Embedding(vocab_size, embed_dim, name="embedding")
-        recurrent = [
+        recurrent_layers = [
             CELLS[cell](units, return_sequences=True, return_state=True, name=f"{cell}_{i + 1}")
             for i in range(num_layers)
         ]
-        head = layers.Dense(vocab_size, name="logits")
+        lm_head = layers.Dense(vocab_size, name="lm_head")
 
+        # Functional graph.
         tokens = keras.Input((None,), dtype="int32", name="tokens")
         x = embedding(tokens)  # (batch, n, embed_dim)
-        for layer in recurrent:
+        for layer in recurrent_layers:
             x = layer(x)[0]  # (batch, n, units)
             x = Dropout(dropout)(x) if dropout > 0 else x
-        super().__init__(tokens, head(x), name=name, **kwargs)
+        logits = lm_head(x)  # (batch, n, vocab_size)
+        super().__init__(tokens, logits, name=name, **kwargs)
 
-        self.embedding, self.recurrent, self.head = embedding, recurrent, head
+        self.embedding, self.recurrent_layers, self.lm_head = embedding, recurrent_layers, lm_head
         self.vocab_size, self.tokenizer = vocab_size, tokenizer
-        self.settings = {
+        self.config = {
             "vocab_size": vocab_size,
             "cell": cell,
             "embed_dim": embed_dim,
@@ -117,93 +118,102 @@ class RecurrentLanguageModel(LanguageModel):
         }
 
     def initial_state(self, batch_size, max_length=None, conditioning=None):
-        """Return zeros (batch_size, units) for each state of each layer: an LSTM has two, h and c.
+        """Return zero states `(batch_size, units)`: h and c per layer for an LSTM, else h.
 
-        However long the sequence, num_layers * batch_size * units numbers, twice that for an LSTM.
+        The size of the state does not depend on the length of the sequence.
         """
         if conditioning is not None:
             raise ValueError("conditioning: expected None, as the model has no other input.")
-        dtype = self.compute_dtype
         return [
-            [ops.zeros((batch_size, size), dtype) for size in _state_sizes(layer)]
-            for layer in self.recurrent
+            [ops.zeros((batch_size, size), self.compute_dtype) for size in _state_sizes(layer)]
+            for layer in self.recurrent_layers
         ]
 
     def step(self, tokens, state, position=0, length=None):
-        """Read tokens (batch, n); see `autoregressive`. The position makes no difference here."""
+        """Process tokens `(batch, n)`; see `autoregressive.AutoregressiveModel`.
+
+        `position` is ignored: the model has no positional encoding.
+        """
         x = self.embedding(tokens)  # (batch, n, embed_dim)
         new_state = []
-        if tokens.shape[1] == 1:
+        if tokens.shape[1] == 1:  # one step of each cell, without a loop over time
             x = x[:, 0]
-            for layer, old in zip(self.recurrent, state):
+            for layer, old in zip(self.recurrent_layers, state, strict=True):
                 x, new = layer.cell(x, old)
                 new_state.append(list(new))
-            return self.head(x)[:, None], new_state
+            return self.lm_head(x)[:, None], new_state
         mask = None
-        if length is not None:  # where it is False, a layer keeps its state
+        if length is not None:  # recurrent layers keep their state where the mask is False
             mask = ops.broadcast_to(ops.arange(tokens.shape[1]) < length, ops.shape(tokens))
-        for layer, old in zip(self.recurrent, state):
+        for layer, old in zip(self.recurrent_layers, state, strict=True):
             x, *new = layer(x, mask=mask, initial_state=old)
             new_state.append(new)
-        return self.head(x), new_state
+        return self.lm_head(x), new_state
+
+
+build_language_model = RecurrentLanguageModel  # under a builder's name, like `build_vae`
 
 
 def _state_sizes(layer):
+    """Return the sizes of the state vectors of a recurrent layer: two for an LSTM, else one."""
     sizes = layer.cell.state_size
     return sizes if isinstance(sizes, (list, tuple)) else [sizes]
 
 
 def lstm_gates(model, text) -> dict:
-    """Return what the gates of a language model's first LSTM do while it reads a text.
+    """Return the gates and the cell state of a language model's first LSTM layer over a text.
 
     Args:
-        model: from `build_language_model`, with cell "lstm" and a tokenizer.
-        text: of n tokens.
+        model: `RecurrentLanguageModel` with LSTM cells and a tokenizer.
+        text: String of n tokens.
 
     Returns:
-        "input", "forget" and "output" gates, each (n, units) in (0, 1), and the "cell" state.
+        A dict of arrays `(n, units)`: the gates `"input"`, `"forget"` and `"output"`, in (0, 1),
+        and the cell state `"cell"`.
 
     Raises:
-        ValueError: for cells without gates, and for a model without a tokenizer.
+        ValueError: for a model of other cells, and for a model without a tokenizer.
     """
-    layer = model.recurrent[0]
+    layer = model.recurrent_layers[0]
     if not isinstance(layer, layers.LSTM):
-        raise ValueError(f'model: expected cells with gates, "lstm", got {layer.name}.')
+        raise ValueError(f"model: expected cell 'lstm', got {model.config['cell']!r}.")
     if model.tokenizer is None:
-        raise ValueError("model: expected one with a tokenizer, since it is to read a text.")
+        raise ValueError("model: expected one with a tokenizer, to encode the text.")
     kernel, recurrent_kernel, bias = layer.get_weights()
     h = c = np.zeros(layer.units)
-    gates = {"input": [], "forget": [], "output": [], "cell": []}
+    gates: dict[str, list] = {"input": [], "forget": [], "output": [], "cell": []}
     for x in np.asarray(model.embedding(model.tokenizer.encode(text))):
-        # Keras's order: input, forget, candidate, output.
-        i, f, candidate, o = np.split(x @ kernel + h @ recurrent_kernel + bias, 4)
+        # Keras's order in the kernels: input, forget, candidate, output.
+        i, f, g, o = np.split(x @ kernel + h @ recurrent_kernel + bias, 4)
         i, f, o = (1 / (1 + np.exp(-gate)) for gate in (i, f, o))
-        c = f * c + i * np.tanh(candidate)
+        g = np.tanh(g)
+        c = f * c + i * g
         h = o * np.tanh(c)
-        for name, value in zip(gates, (i, f, o, c)):
+        for name, value in zip(gates, (i, f, o, c), strict=True):
             gates[name].append(value)
     return {name: np.array(values) for name, values in gates.items()}
 
 
 def gradient_norms(model, tokens, target) -> np.ndarray:
-    """Return how much the loss after the last token depends on each token before it.
+    """Return the gradient norms of the last prediction's loss with respect to each embedding.
+
+    They decay with the distance to the last token if gradients vanish, and grow if they explode.
 
     Args:
-        model: a language model.
-        tokens: ids (batch, n).
-        target: ids (batch,) of the tokens that follow.
+        model: `RecurrentLanguageModel`.
+        tokens: Int array `(batch, n)`.
+        target: Int array `(batch,)`. The next token of each sequence.
 
     Returns:
-        (n,): the norm of the gradient of the last token's cross-entropy by the embedding at each
-        position, a mean over the batch.
+        An array `(n,)`: the norm at each position, averaged over the batch.
     """
     with tf.GradientTape() as tape:
-        x = embedded = model.embedding(tf.convert_to_tensor(tokens))
+        x = embedded = model.embedding(tf.convert_to_tensor(tokens))  # (batch, n, embed_dim)
         tape.watch(embedded)
-        for layer in model.recurrent:
+        for layer in model.recurrent_layers:
             x = layer(x)[0]
         loss = keras.losses.sparse_categorical_crossentropy(
-            target, model.head(x[:, -1]), from_logits=True
+            target, model.lm_head(x[:, -1]), from_logits=True
         )
     gradient = tape.gradient(loss, embedded)  # (batch, n, embed_dim)
     return np.linalg.norm(gradient, axis=-1).mean(axis=0)
@@ -212,33 +222,34 @@ def gradient_norms(model, tokens, target) -> np.ndarray:
 def build_forecaster(window, horizon=1, cell="lstm", units=64) -> keras.Model:
     """Build a recurrent forecaster of the next values of a series.
 
-        sunspots = datasets.load_sunspots()  # yearly, with a period of some 11 years
+    The window is normalized: its last value is subtracted, and it is divided by its standard
+    deviation. The forecast is transformed back, so that the series may have a trend (reversible
+    instance normalization, Kim et al. 2022, with the last value in place of the mean).
+
+    Args:
+        window: Int, at least 2. Number of past values.
+        horizon: Int. Number of future values, which are forecast jointly. Defaults to `1`.
+        cell: String, `"simple_rnn"`, `"lstm"` or `"gru"`. Defaults to `"lstm"`.
+        units: Int. Size of the hidden state. Defaults to `64`.
+
+    Returns:
+        A `keras.Model` from past values `(batch, window)` to future values `(batch, horizon)`.
+
+    Raises:
+        ValueError: for a window below 2, another size below 1, or an unknown cell.
+
+    Example:
+        sunspots = datasets.load_sunspots()  # yearly, with a period of about 11 years
         past, future = datasets.series_windows(sunspots, window=44, horizon=11)
         forecaster = build_forecaster(window=44, horizon=11)
         forecaster.compile("adam", loss="mae")
         forecaster.fit(past, future)
-
-    It sees a window less its last value, divided by the window's standard deviation, and its answer
-    is put back to that place and scale: a series may rise without end. (Kim et al. 2022, reversible
-    instance normalisation, with the last value for the mean.)
-
-    Args:
-        window: number of past values that it sees, at least 2.
-        horizon: number of values that it forecasts, all at once.
-        cell: "simple_rnn", "lstm" or "gru".
-        units: size of the state.
-
-    Returns:
-        A model from (batch, window) to (batch, horizon).
-
-    Raises:
-        ValueError: for a window below 2, another size below 1, or an unknown cell.
     """
     window = check_size("window", window, minimum=2)
     horizon, units = check_sizes(horizon=horizon, units=units)
     check_choice("cell", cell, CELLS)
     past = keras.Input((window,), name="past")
-    last = past[:, -1:]
+    last = past[:, -1:]  # (batch, 1)
     scale = ops.std(past, axis=1, keepdims=True) + keras.config.epsilon()
     x = (past - last) / scale
     state = CELLS[cell](units, name=cell)(x[..., None])  # (batch, units)
