@@ -1,37 +1,42 @@
-"""Image classifier of article 4, section 1.
+"""Image classifier: article 4, section 1.
 
-Corrected from the article: it reports the training loss only; `fit` also measures held-out
-accuracy. Its pixels are scaled to [-1, 1] by the loader; here by the model's first layer, so that
-every model of this package takes images in [0, 1].
+Corrected from the article, section 1: the listing prints the training loss only, and `fit` here
+also measures the accuracy on validation data. The article's data loader scales the pixels to
+[-1, 1]; here the first layer of the model does, so that all models of this package have images in
+[0, 1].
 
-Kept from Keras where PyTorch differs: channels last, Glorot initialisation, Adam's epsilon of 1e-7.
+Where PyTorch (article 4) and Keras have different defaults, the model has those of Keras: channels
+last, Glorot initialization, and an Adam epsilon of 1e-7.
 """
 
 import keras
 from keras import layers
 
-from keras_genai.inputs import ImageModel, check_size
+from keras_genai.models import ImageModel
+from keras_genai.validation import check_size
 
 
 def build_cnn(image_shape=(28, 28, 1), num_classes=10) -> keras.Model:
-    """Build the article's two-block convolutional classifier.
-
-        cnn = build_cnn()
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        cnn.compile("adam", loss, metrics=["accuracy"], jit_compile=False)
-        cnn.fit(x, y, batch_size=64, epochs=5)
-
-    On a CPU, XLA makes convolutions slower: `jit_compile=False`.
+    """Build the article's convolutional classifier with two blocks.
 
     Args:
-        image_shape: (height, width, channels) of images scaled to [0, 1].
-        num_classes: number of labels, at least 2.
+        image_shape: Tuple of ints `(height, width, channels)`. Pixels are in [0, 1]. Defaults to
+            `(28, 28, 1)`.
+        num_classes: Int. Number of labels, at least 2. Defaults to `10`.
 
     Returns:
-        A model from images (batch, height, width, channels) to logits (batch, num_classes).
+        A `keras.Model` that maps images `(batch, height, width, channels)` to logits
+        `(batch, num_classes)`.
 
     Raises:
-        ValueError: if height or width is below 4: two poolings would leave no pixel.
+        ValueError: if height or width is below 4: the two poolings would leave no pixel.
+
+    Example:
+        cnn = build_cnn()
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        # On a CPU, XLA makes convolutions slower.
+        cnn.compile("adam", loss, metrics=["accuracy"], jit_compile=False)
+        cnn.fit(x, y, batch_size=64, epochs=5)
     """
     if len(image_shape) != 3:
         raise ValueError(f"image_shape: expected (height, width, channels), got {image_shape}.")

@@ -1,35 +1,40 @@
 """Generative adversarial network: article 1, article 2 (section 4.1) and article 4 (section 2).
 
-A generator G maps noise z to images, a discriminator D tells them from real ones, and each is
-trained against the other (Goodfellow et al. 2014, equation 1):
+A generator G maps noise z to images, and a discriminator D classifies images as real or generated.
+Both are trained against each other (Goodfellow et al. 2014, equation 1):
 
     min_G max_D  E_x[log D(x)] + E_z[log(1 - D(G(z)))]
 
-As all three articles do, G is trained to maximise log D(G(z)) instead (the same paper, section 3),
-which has a gradient where D still rejects everything.
+As in all three articles, G maximizes log D(G(z)) instead of minimizing log(1 - D(G(z))), whose
+gradient vanishes while D confidently rejects the samples of G (section 3 of the paper).
 
-`train_gan` is the articles' loop over compiled models; `GAN` is the same as a `train_step` under
-`fit`. From one seed, they give the same weights (unless `jit_compile=True`: XLA draws other normal
-numbers from it).
+`train_gan` is the articles' training loop over compiled models; `GAN` is the same loop as a
+`train_step` for `fit`. The same seed gives the same weights, except with `jit_compile=True`: XLA
+samples other normal numbers from the same seed.
 
 Corrected from the articles:
-- article 1: whether a weight is trained is fixed when a step is first traced, not when the model is
-  compiled. A discriminator frozen before its first step never moves, and says nothing; one stepped
-  before stops at the first batch of another size. Here the flag is set before every step of either
-  network, on models compiled anew, and the discriminator is left trainable: it can be trained
-  further, also after the article's own loop, and saved.
-- article 1: one "epoch" is one batch. Here an epoch goes through all images once.
-- article 2: `generator.input` fails on a Sequential model, and the targets have the shape of the
-  noise. Mended, both networks minimise one loss together, on 32 fixed noise vectors, and no real
-  image is seen. Here it is a GAN of the article's sizes.
-- article 4 draws no sample. `generate` does, in [0, 1]: the scaling to the tanh's [-1, 1] and back
-  is part of the networks.
 
-Where PyTorch and Keras differ without a word: article 4's networks start from PyTorch's initial
-weights. From Keras's, wider ones, the discriminator won before the generator had learned anything
-(seed 0: a loss of 0.0003 in epoch 13, and all samples one blot); from PyTorch's it may, too. The
-slope of the leaky ReLU is the article's 0.2 (Keras's "leaky_relu"; the layer `LeakyReLU()` has
-0.3). Adam's epsilon is Keras's 1e-7.
+- Article 1, sections "定义 GAN 模型" (define the GAN model) and "训练 GAN" (train the GAN): the
+  discriminator is compiled, frozen by `discriminator.trainable = False`, and then trained in turns
+  with the combined model. This is right on Keras 2, where `compile` reads the flag: on TensorFlow
+  2.15 the discriminator is trained. On Keras 3 it is silently wrong: the flag is read when a
+  training step is first traced, and the weights never move; one UserWarning ("The model does not
+  have any trainable weights") is the only sign. A discriminator that was
+  trained before it was frozen still skips batches of a new size. Here the flag is set before every
+  step, on newly compiled models, and left at `True`: the discriminator can be trained further and
+  saved, even after the article's own loop.
+- Article 1, "训练 GAN": one "epoch" is one batch. Here an epoch is one pass over the images.
+- Article 2, section 4.1: `generator.input` in `build_gan` raises AttributeError on Keras 3. The
+  targets of `gan.fit` have the shape of the noise, a ValueError on Keras 2 and 3. With both fixed,
+  the two networks would minimize one loss on 32 fixed noise vectors, without a real image, although
+  section 3.1 describes the opposing objectives. Here its networks are trained adversarially.
+- Article 4, section 2: the listing generates no samples after training. `generate` does, in [0, 1];
+  the scaling between [0, 1] and the range [-1, 1] of tanh is part of the networks.
+
+Article 4's networks have PyTorch's initial weights, but Adam has Keras's epsilon of 1e-7. With
+Keras's larger initial weights (seed 0), the discriminator rejected all samples before the generator
+had learned anything: a loss of 0.0003 in epoch 13, all samples the same blot. This can happen with
+PyTorch's, too.
 """
 
 import keras
@@ -37,21 +42,16 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from keras_genai.inputs import (
-    GenerativeImageModel,
-    SavedSeed,
-    append_one_hot,
-    call_network,
-    check_choice,
-    check_labels,
-    check_same,
-    check_size,
-    check_sizes,
+from keras_genai.conditioning import (
+    concat_labels,
     count_classes,
     label_input,
-    latent_noise,
-    with_labels,
+    pack_inputs,
+    predict_arrays,
+    sample_prior,
 )
+from keras_genai.models import GenerativeImageModel, NestedConfigMixin, SeedStateMixin
+from keras_genai.validation import check_choice, check_labels, check_same, check_sizes
 
 
 def build_generator(
@@ -61,39 +61,41 @@ def build_generator(
     activation="relu",
     output_activation="tanh",
     num_classes=None,
-    initializer="fan_in",
+    initializer="pytorch",
 ) -> keras.Model:
-    """Build the generator, as wide as article 4's.
+    """Build the generator, by default that of article 4.
 
     Args:
-        latent_dim: size of the noise.
-        hidden_dims: widths of the hidden layers; article 1 has (256, 512).
-        output_dim: number of pixels of an image.
-        activation: of the hidden layers.
-        output_activation: "tanh", followed by a scaling from [-1, 1] to [0, 1] (article 4), or
-            "sigmoid" (articles 1 and 2).
-        num_classes: if given, the model takes integer labels (batch,) as a second input.
-        initializer: "fan_in" starts weights and biases as PyTorch does, uniform within
-            ±1/sqrt(inputs) (article 4); "glorot" as Keras does (articles 1 and 2).
+        latent_dim: Int. Size of the noise vector. Defaults to `100`.
+        hidden_dims: Tuple of ints. Widths of the hidden layers; article 1 has `(256, 512)`.
+            Defaults to `(256, 512, 1024)`.
+        output_dim: Int. Number of pixels of an image. Defaults to `784`.
+        activation: String. Activation of the hidden layers. Defaults to `"relu"`.
+        output_activation: String. `"tanh"`, followed by a scaling from [-1, 1] to [0, 1]
+            (article 4), or `"sigmoid"` (articles 1 and 2). Defaults to `"tanh"`.
+        num_classes: Int or `None`. Number of classes of a conditional network, which has integer
+            labels `(batch,)` as a second input. Defaults to `None`.
+        initializer: String. `"pytorch"`, uniform within ±1/sqrt(inputs) as in `torch.nn.Linear`
+            (article 4), or `"glorot"` as in Keras (articles 1 and 2). Defaults to `"pytorch"`.
 
     Returns:
-        A model from noise (batch, latent_dim) to images (batch, output_dim) in [0, 1].
+        A `keras.Model` from noise `(batch, latent_dim)` to images `(batch, output_dim)` in [0, 1].
 
     Raises:
-        ValueError: if a size is not a whole number of at least 1, or for an unknown initializer.
+        ValueError: if a size is not a whole number of at least 1, or the initializer is unknown.
     """
     latent_dim, hidden_dims, output_dim = check_sizes(
         latent_dim=latent_dim, hidden_dims=hidden_dims, output_dim=output_dim
     )
     noise = keras.Input((latent_dim,), name="noise")
     labels = label_input(num_classes)
-    x = append_one_hot(noise, labels, num_classes)
+    x = concat_labels(noise, labels, num_classes)
     for units in hidden_dims:
         x = _dense(x, units, activation, initializer)
     x = _dense(x, output_dim, output_activation, initializer)
     if output_activation == "tanh":
         x = layers.Rescaling(0.5, offset=0.5)(x)  # [-1, 1] to [0, 1]
-    return keras.Model(with_labels(noise, labels), x, name="generator")
+    return keras.Model(pack_inputs(noise, labels), x, name="generator")
 
 
 def build_discriminator(
@@ -102,122 +104,97 @@ def build_discriminator(
     activation="leaky_relu",
     rescale=True,
     num_classes=None,
-    initializer="fan_in",
+    initializer="pytorch",
 ) -> keras.Model:
-    """Build the discriminator, as wide as article 4's.
+    """Build the discriminator, by default that of article 4.
 
     Args:
-        input_dim: number of pixels of an image.
-        hidden_dims: widths of the hidden layers; articles 1 and 2 have (512, 256).
-        activation: of the hidden layers; "leaky_relu" has article 4's slope of 0.2.
-        rescale: scale the images to [-1, 1] first (article 4).
-        num_classes: if given, the model takes integer labels (batch,) as a second input.
-        initializer: as in `build_generator`.
+        input_dim: Int. Number of pixels of an image. Defaults to `784`.
+        hidden_dims: Tuple of ints. Widths of the hidden layers; articles 1 and 2 have `(512, 256)`.
+            Defaults to `(1024, 512, 256)`.
+        activation: String. Activation of the hidden layers; articles 1 and 2 have `"relu"`.
+            Defaults to `"leaky_relu"`, with a slope of 0.2.
+        rescale: Bool. Scale the images to [-1, 1] first (article 4). Defaults to `True`.
+        num_classes, initializer: See `build_generator`.
 
     Returns:
-        A model from images (batch, input_dim) in [0, 1] to the probability that they are real,
-        (batch, 1).
+        A `keras.Model` from images `(batch, input_dim)` in [0, 1] to D(x), the probabilities
+        `(batch, 1)` that they are real.
 
     Raises:
-        ValueError: if a size is not a whole number of at least 1, or for an unknown initializer.
+        ValueError: if a size is not a whole number of at least 1, or the initializer is unknown.
     """
     input_dim, hidden_dims = check_sizes(input_dim=input_dim, hidden_dims=hidden_dims)
     image = keras.Input((input_dim,), name="image")
     labels = label_input(num_classes)
     x = layers.Rescaling(2.0, offset=-1.0)(image) if rescale else image  # [0, 1] to [-1, 1]
-    x = append_one_hot(x, labels, num_classes)
+    x = concat_labels(x, labels, num_classes)
     for units in hidden_dims:
         x = _dense(x, units, activation, initializer)
     probability = _dense(x, 1, "sigmoid", initializer)
-    return keras.Model(with_labels(image, labels), probability, name="discriminator")
+    return keras.Model(pack_inputs(image, labels), probability, name="discriminator")
 
 
 def _dense(x, units, activation, initializer):
-    check_choice("initializer", initializer, ("fan_in", "glorot"))
-    initializers = {}
-    if initializer == "fan_in":
-        bound = x.shape[-1] ** -0.5
-        for part in ("kernel_initializer", "bias_initializer"):
-            initializers[part] = keras.initializers.RandomUniform(-bound, bound)
-    return layers.Dense(units, activation=activation, **initializers)(x)
+    check_choice("initializer", initializer, ("pytorch", "glorot"))
+    if initializer == "glorot":
+        return layers.Dense(units, activation)(x)
+    bound = x.shape[-1] ** -0.5
+    kernel, bias = (keras.initializers.RandomUniform(-bound, bound) for _ in range(2))
+    return layers.Dense(units, activation, kernel_initializer=kernel, bias_initializer=bias)(x)
 
 
 def build_gan(generator, discriminator) -> keras.Model:
-    """Connect the two networks to the combined model that trains the generator (article 1).
+    """Connect both networks to the combined model that trains the generator (article 1).
 
-    The discriminator is frozen in it, and therefore everywhere: `train_gan` frees it for its own
-    steps.
+    This sets `discriminator.trainable = False`; `train_gan` sets it before every step.
 
     Args:
-        generator: from `build_generator`.
-        discriminator: from `build_discriminator`, of the generator's output_dim and num_classes.
+        generator, discriminator: See `GAN`.
 
     Returns:
-        A model from noise, or [noise, labels], to the probability that its image is real,
-        (batch, 1).
-
-    Raises:
-        ValueError: if the networks do not fit each other.
+        A `keras.Model` from noise, or `[noise, labels]`, to D(G(z)) `(batch, 1)`.
     """
-    _check_fit(generator, discriminator)
+    check_compatible(generator, discriminator)
     discriminator.trainable = False
     return keras.Model(*_connect(generator, discriminator), name="gan")
 
 
 def train_gan(
-    generator,
-    discriminator,
-    x,
-    labels=None,
-    epochs=1,
-    batch_size=64,
-    joint_batch=False,
-    fresh_noise=True,
-    generator_optimizer=None,
-    discriminator_optimizer=None,
-    seed=None,
-    shuffle=True,
-    callbacks=None,
-    verbose=1,
-) -> keras.callbacks.History:
-    """Train both networks with the articles' loop: `train_on_batch` in turns.
+    generator, discriminator, x, labels=None, *, epochs=1, batch_size=64, joint_batch=False,
+    resample_noise=True, generator_optimizer=None, discriminator_optimizer=None, seed=None,
+    shuffle=True, callbacks=None, verbose=1,
+) -> keras.callbacks.History:  # fmt: skip
+    """Train both networks by the articles' loop: `train_on_batch` on each in turn.
 
     Args:
-        generator: from `build_generator`.
-        discriminator: from `build_discriminator`.
-        x: real images (n, features) in [0, 1].
-        labels: integers (n,) if the networks are conditional, else None.
-        epochs: how often to go through x.
-        batch_size: real images in a step; the last batch of an epoch may be shorter.
-        joint_batch: show D one batch of real and generated images, with the mean of its loss over
-            both (article 1), instead of two batches whose losses are added (article 4).
-        fresh_noise: train G on new noise (article 4), not on what D has just seen (article 1).
-        generator_optimizer, discriminator_optimizer: one each; None is article 4's Adam of 2e-4.
-        seed: of the noise and of the order of the images.
-        shuffle: go through the images in a new order in every epoch.
-        callbacks: Keras callbacks; their `model` is a `GAN` of the two networks, for `generate`.
-        verbose: 0 for no progress bar.
+        generator, discriminator, joint_batch, resample_noise: See `GAN`.
+        x: Float array `(n, features)`. Real images in [0, 1].
+        labels: Int array `(n,)` for conditional networks, else `None`. Defaults to `None`.
+        epochs: Int. Number of passes over x. Defaults to `1`.
+        batch_size: Int. Real images per step; the last batch may be smaller. Defaults to `64`.
+        generator_optimizer, discriminator_optimizer: See `GAN.compile`.
+        seed: Int or `None`. Seed of the noise and of the order of the images. Defaults to `None`.
+        shuffle, callbacks, verbose: See `keras.Model.fit`. The `model` of the callbacks is a `GAN`
+            of both networks.
 
     Returns:
-        The history of each epoch's mean discriminator_loss and generator_loss.
+        A `keras.callbacks.History` of `discriminator_loss` and `generator_loss` per epoch.
 
     Raises:
-        ValueError: for images, labels or sizes that do not fit.
+        ValueError: for invalid images, labels or sizes.
     """
-    model = GAN(generator, discriminator, joint_batch, fresh_noise, seed)
+    model = GAN(generator, discriminator, joint_batch, resample_noise, seed)
     model.check_data(x, labels)
-    check_size("epochs", epochs)
-    check_size("batch_size", batch_size)
+    check_sizes(epochs=epochs, batch_size=batch_size)
     x = np.asarray(x, keras.config.floatx())
     labels = check_labels(labels, model.num_classes, len(x))
 
-    # Compiled here, after which no trace is left of how the networks were used before.
+    # Compiling discards the traces of any earlier training of the networks.
     combined = build_gan(generator, discriminator)
-    combined.compile(generator_optimizer or _default_optimizer(), loss="binary_crossentropy")
-    discriminator_trainer = discriminator if joint_batch else _build_pair(discriminator)
-    discriminator_trainer.compile(
-        discriminator_optimizer or _default_optimizer(), loss="binary_crossentropy"
-    )
+    combined.compile(_get_optimizer(generator_optimizer), "binary_crossentropy")
+    discriminator_model = discriminator if joint_batch else _build_two_batch_model(discriminator)
+    discriminator_model.compile(_get_optimizer(discriminator_optimizer), "binary_crossentropy")
 
     steps = -(-len(x) // batch_size)
     rng = np.random.default_rng(seed)
@@ -232,35 +209,36 @@ def train_gan(
         model.reset_metrics()
         order = rng.permutation(len(x)) if shuffle else np.arange(len(x))
         for step in range(steps):
-            batch = order[step * batch_size : (step + 1) * batch_size]
+            indices = order[step * batch_size : (step + 1) * batch_size]
             callbacks.on_train_batch_begin(step)
-            real = x[batch]
-            condition = None if labels is None else labels[batch]
-            ones, zeros = np.ones((len(batch), 1)), np.zeros((len(batch), 1))
+            real = x[indices]
+            real_labels = None if labels is None else labels[indices]
+            ones, zeros = np.ones((len(real), 1)), np.zeros((len(real), 1))
 
+            # Discriminator: target 1 for real and 0 for generated images.
             discriminator.trainable = True
-            noise = np.asarray(model.sample_noise(len(batch)))
-            fake = np.asarray(generator(with_labels(noise, condition), training=True))
+            noise = np.asarray(model.sample_noise(len(real)))
+            fake = np.asarray(generator(pack_inputs(noise, real_labels), training=True))
             if joint_batch:
-                both = None if labels is None else np.concatenate([condition, condition])
-                images = with_labels(np.concatenate([real, fake]), both)
-                d_loss = discriminator_trainer.train_on_batch(images, np.concatenate([ones, zeros]))
+                joint_labels = None if labels is None else np.concatenate([real_labels] * 2)
+                inputs = pack_inputs(np.concatenate([real, fake]), joint_labels)
+                d_loss = discriminator_model.train_on_batch(inputs, np.concatenate([ones, zeros]))
             else:
-                images = [real, fake] if labels is None else [real, fake, condition]
-                d_loss = discriminator_trainer.train_on_batch(images, [ones, zeros])[0]
+                inputs = [real, fake] if labels is None else [real, fake, real_labels]
+                d_loss = discriminator_model.train_on_batch(inputs, [ones, zeros])[0]
 
-            if fresh_noise:
-                noise = np.asarray(model.sample_noise(len(batch)))
+            # Generator: target 1 for generated images, with the discriminator frozen.
+            if resample_noise:
+                noise = np.asarray(model.sample_noise(len(real)))
             discriminator.trainable = False
             try:
-                g_loss = combined.train_on_batch(with_labels(noise, condition), ones)
+                g_loss = combined.train_on_batch(pack_inputs(noise, real_labels), ones)
             finally:
                 discriminator.trainable = True
 
-            means = [model.discriminator_loss, model.generator_loss]
-            for mean, loss in zip(means, [d_loss, g_loss]):
-                mean.update_state(loss, sample_weight=len(batch))
-            logs = {mean.name: float(mean.result()) for mean in means}
+            model.discriminator_loss_tracker.update_state(d_loss, sample_weight=len(real))
+            model.generator_loss_tracker.update_state(g_loss, sample_weight=len(real))
+            logs = {metric.name: float(metric.result()) for metric in model.metrics[:2]}
             callbacks.on_train_batch_end(step, logs)
         callbacks.on_epoch_end(epoch, logs)
         if model.stop_training:
@@ -270,44 +248,44 @@ def train_gan(
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class GAN(SavedSeed, GenerativeImageModel):
-    """The loop of `train_gan` as a `train_step` under the stock `fit`.
+class GAN(SeedStateMixin, NestedConfigMixin, GenerativeImageModel):
+    """GAN whose `train_step` is the training loop of `train_gan`, for `fit`.
 
-        gan = GAN(build_generator(), build_discriminator())
-        gan.compile()
-        gan.fit(x)
-        digits = gan.generate(16)
-
-    `fit` reports the loss of both networks, and the share of real and of generated images that D
-    classifies correctly. Conditional networks take their labels in `fit(x, labels)`.
+    Metrics: `discriminator_loss` and `generator_loss` in nats, `real_accuracy` and `fake_accuracy`,
+    the fractions of real and of generated images that the discriminator classifies correctly.
 
     Args:
-        generator: from `build_generator`.
-        discriminator: from `build_discriminator`, of the generator's output_dim and num_classes.
-        joint_batch, fresh_noise: as in `train_gan`.
-        seed: of the noise.
+        generator: `keras.Model` from `build_generator`.
+        discriminator: `keras.Model` from `build_discriminator`, for the same images and classes.
+        joint_batch: Bool. Train the discriminator on one batch of real and generated images and its
+            mean loss (article 1), not on two and the sum of their losses. Defaults to `False`.
+        resample_noise: Bool. Train the generator on new noise (article 4), not on the noise of the
+            discriminator's step (article 1). Defaults to `True`.
+        seed: Int or `None`. Seed of the noise. Defaults to `None`.
+
+    Raises:
+        ValueError: if the networks do not match.
+
+    Example:
+        gan = GAN(build_generator(), build_discriminator())
+        gan.compile()
+        gan.fit(x, batch_size=64, epochs=50)  # fit(x, labels) for conditional networks
+        digits = gan.generate(16)
     """
 
     def __init__(
-        self,
-        generator,
-        discriminator,
-        joint_batch=False,
-        fresh_noise=True,
-        seed=None,
-        name="gan",
-        **kwargs,
+        self, generator, discriminator, joint_batch=False, resample_noise=True, seed=None, **kwargs
     ):
-        _check_fit(generator, discriminator)
-        super().__init__(*_connect(generator, discriminator), name=name, **kwargs)
+        check_compatible(generator, discriminator)
+        super().__init__(*_connect(generator, discriminator), **{"name": "gan", **kwargs})
         self.generator, self.discriminator = generator, discriminator
-        self.joint_batch, self.fresh_noise, self.seed = joint_batch, fresh_noise, seed
+        self.joint_batch, self.resample_noise, self.seed = joint_batch, resample_noise, seed
         self.num_classes = count_classes(generator)
         self.latent_dim = generator.inputs[0].shape[-1]
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.cross_entropy = keras.losses.BinaryCrossentropy()
-        self.discriminator_loss = keras.metrics.Mean(name="discriminator_loss")
-        self.generator_loss = keras.metrics.Mean(name="generator_loss")
+        self.discriminator_loss_tracker = keras.metrics.Mean(name="discriminator_loss")
+        self.generator_loss_tracker = keras.metrics.Mean(name="generator_loss")
         self.real_accuracy = keras.metrics.BinaryAccuracy(name="real_accuracy")
         self.fake_accuracy = keras.metrics.BinaryAccuracy(name="fake_accuracy")
 
@@ -317,47 +295,36 @@ class GAN(SavedSeed, GenerativeImageModel):
 
     @property
     def metrics(self):
-        return [
-            self.discriminator_loss,
-            self.generator_loss,
-            self.real_accuracy,
-            self.fake_accuracy,
-        ]
+        losses = [self.discriminator_loss_tracker, self.generator_loss_tracker]
+        return [*losses, self.real_accuracy, self.fake_accuracy]
 
     def compile(self, generator_optimizer=None, discriminator_optimizer=None, **kwargs):
-        """Choose the optimizers, by default article 4's Adam of 2e-4 for each.
+        """Configure training.
 
         Args:
-            generator_optimizer, discriminator_optimizer: Keras optimizers or their names, one for
-                each.
-            **kwargs: of `keras.Model.compile`, such as `jit_compile` and `steps_per_execution`.
+            generator_optimizer: Keras optimizer or its name. `None` is article 4's Adam with a
+                learning rate of 2e-4. Defaults to `None`.
+            discriminator_optimizer: The same for the discriminator, as another instance.
+            **kwargs: Other arguments of `keras.Model.compile`, such as `jit_compile`.
 
         Raises:
-            ValueError: for a loss or metrics, which the class brings along.
+            ValueError: if a loss or metrics are given: the model has its own.
         """
         if surplus := {"loss", "metrics"} & set(kwargs):
             raise ValueError(f"{surplus.pop()}: expected none, as a GAN has its own.")
-        generator_optimizer = keras.optimizers.get(generator_optimizer or _default_optimizer())
-        super().compile(generator_optimizer, **kwargs)
-        self.generator_optimizer = generator_optimizer
-        self.discriminator_optimizer = keras.optimizers.get(
-            discriminator_optimizer or _default_optimizer()
-        )
+        self.generator_optimizer = _get_optimizer(generator_optimizer)
+        self.discriminator_optimizer = _get_optimizer(discriminator_optimizer)
         self.compile_options = kwargs
-        # Built now, so that the state of saved ones can be restored.
+        super().compile(self.generator_optimizer, **kwargs)
+        # Built before training, so that a saved optimizer state can be restored.
         self.discriminator.trainable = True
         self.generator_optimizer.build(self.generator.trainable_variables)
         self.discriminator_optimizer.build(self.discriminator.trainable_variables)
 
     def get_compile_config(self):
-        optimizers = {
-            "generator_optimizer": self.generator_optimizer,
-            "discriminator_optimizer": self.discriminator_optimizer,
-        }
-        return {
-            **{key: keras.saving.serialize_keras_object(o) for key, o in optimizers.items()},
-            **self.compile_options,
-        }
+        names = ("generator_optimizer", "discriminator_optimizer")
+        optimizers = {name: getattr(self, name) for name in names}
+        return {**keras.saving.serialize_keras_object(optimizers), **self.compile_options}
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -365,132 +332,119 @@ class GAN(SavedSeed, GenerativeImageModel):
     def train_step(self, data):
         real, labels = self._unpack(data)
         noise = self.sample_noise(ops.shape(real)[0])
-
+        # Discriminator: maximize log D(x) + log(1 - D(G(z))), with the generated images constant.
         self.discriminator.trainable = True
-        fake = self.generator(with_labels(noise, labels), training=True)
+        fake = self.generator(pack_inputs(noise, labels), training=True)
         with tf.GradientTape() as tape:
-            loss = self._discriminator_loss(real, fake, labels, training=True)
+            loss = self.compute_discriminator_loss(real, fake, labels, training=True)
             loss = self.discriminator_optimizer.scale_loss(loss)
         weights = self.discriminator.trainable_weights
-        gradients = tape.gradient(loss, weights)
-        self.discriminator_optimizer.apply_gradients(zip(gradients, weights))
+        self.discriminator_optimizer.apply(tape.gradient(loss, weights), weights)
 
+        # Generator: maximize log D(G(z)), with the discriminator frozen.
         self.discriminator.trainable = False
-        if self.fresh_noise:
+        if self.resample_noise:
             noise = self.sample_noise(ops.shape(real)[0])
         with tf.GradientTape() as tape:
-            loss = self._generator_loss(noise, labels, training=True)
+            loss = self.compute_generator_loss(noise, labels, training=True)
             loss = self.generator_optimizer.scale_loss(loss)
         weights = self.generator.trainable_weights
-        gradients = tape.gradient(loss, weights)
-        self.generator_optimizer.apply_gradients(zip(gradients, weights))
+        self.generator_optimizer.apply(tape.gradient(loss, weights), weights)
         self.discriminator.trainable = True
-
         return {metric.name: metric.result() for metric in self.metrics}
 
     def test_step(self, data):
         real, labels = self._unpack(data)
         noise = self.sample_noise(ops.shape(real)[0])
-        fake = self.generator(with_labels(noise, labels), training=False)
-        self._discriminator_loss(real, fake, labels, training=False)
-        self._generator_loss(noise, labels, training=False)
+        fake = self.generator(pack_inputs(noise, labels), training=False)
+        self.compute_discriminator_loss(real, fake, labels, training=False)
+        self.compute_generator_loss(noise, labels, training=False)
         return {metric.name: metric.result() for metric in self.metrics}
 
     def _unpack(self, data):
         real, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if sample_weight is not None:
-            raise ValueError("sample_weight: expected None, as a GAN weighs all images alike.")
+            raise ValueError("sample_weight: expected None, as a GAN weighs all images equally.")
         return real, labels
 
-    def _discriminator_loss(self, real, fake, labels, training):
+    def compute_discriminator_loss(self, real, fake, labels, training):
+        """Return the cross-entropy of D, with target 1 for real and 0 for generated images."""
         ones = ops.ones((ops.shape(real)[0], 1))
         zeros = ops.zeros_like(ones)
         if self.joint_batch:
-            both_labels = None if labels is None else ops.concatenate([labels, labels])
-            images = with_labels(ops.concatenate([real, fake]), both_labels)
-            judged = self.discriminator(images, training=training)  # (2 * batch, 1)
-            loss = self.cross_entropy(ops.concatenate([ones, zeros]), judged)
-            judged_real, judged_fake = ops.split(judged, 2)
+            joint_labels = None if labels is None else ops.concatenate([labels, labels])
+            images = pack_inputs(ops.concatenate([real, fake]), joint_labels)
+            output = self.discriminator(images, training=training)  # (2 * batch, 1)
+            loss = self.cross_entropy(ops.concatenate([ones, zeros]), output)
+            real_output, fake_output = ops.split(output, 2)
         else:
-            judged_real = self.discriminator(with_labels(real, labels), training=training)
-            judged_fake = self.discriminator(with_labels(fake, labels), training=training)
-            loss = self.cross_entropy(ones, judged_real) + self.cross_entropy(zeros, judged_fake)
-        self._track(self.discriminator_loss, loss, ones)
-        self.real_accuracy.update_state(ones, judged_real)
-        self.fake_accuracy.update_state(zeros, judged_fake)
+            real_output = self.discriminator(pack_inputs(real, labels), training=training)
+            fake_output = self.discriminator(pack_inputs(fake, labels), training=training)
+            loss = self.cross_entropy(ones, real_output) + self.cross_entropy(zeros, fake_output)
+        self._track(self.discriminator_loss_tracker, loss, real)
+        self.real_accuracy.update_state(ones, real_output)
+        self.fake_accuracy.update_state(zeros, fake_output)
         return loss
 
-    def _generator_loss(self, noise, labels, training):
-        fake = self.generator(with_labels(noise, labels), training=training)
-        judged = self.discriminator(with_labels(fake, labels), training=training)
-        ones = ops.ones_like(judged)
-        loss = self.cross_entropy(ones, judged)
-        self._track(self.generator_loss, loss, ones)
+    def compute_generator_loss(self, noise, labels, training):
+        """Return the cross-entropy of D on generated images, with target 1."""
+        fake = self.generator(pack_inputs(noise, labels), training=training)
+        fake_output = self.discriminator(pack_inputs(fake, labels), training=training)
+        loss = self.cross_entropy(ops.ones_like(fake_output), fake_output)
+        self._track(self.generator_loss_tracker, loss, noise)
         return loss
 
-    def _track(self, metric, loss, examples):
-        # A Keras loss is already divided by the number of replicas, a metric is not.
+    def _track(self, tracker, loss, batch):
+        # Keras divides a loss by the number of replicas, but not a metric.
         loss *= self.distribute_strategy.num_replicas_in_sync
-        metric.update_state(loss, sample_weight=ops.shape(examples)[0])
+        tracker.update_state(loss, sample_weight=ops.shape(batch)[0])
 
     def sample_noise(self, batch_size):
-        """Draw the noise of one training step, (batch_size, latent_dim)."""
+        """Sample the noise of one training step, `(batch_size, latent_dim)`."""
         return keras.random.normal((batch_size, self.latent_dim), seed=self.seed_generator)
 
-    def generate(self, num_samples=1, labels=None, seed=None) -> np.ndarray:
-        """Draw images from the generator.
+    def generate(self, num_samples=1, labels=None, *, seed=None) -> np.ndarray:
+        """Generate images. The random state of training does not change.
 
         Args:
-            num_samples: how many, n.
-            labels: an integer or integers (n,) if the model is conditional, else None.
-            seed: the same seed gives the same images; training is not touched.
+            num_samples: Int. Number of images n. Defaults to `1`.
+            labels: Int or int array `(n,)` for a conditional GAN, else `None`. Defaults to `None`.
+            seed: Int or `None`. Seed of the noise. Defaults to `None`.
 
         Returns:
-            Images (n, features) in [0, 1].
+            A float array of images `(n, features)` in [0, 1].
         """
-        noise = latent_noise(num_samples, self.latent_dim, seed)
-        return call_network(self.generator, noise, labels)
+        noise = sample_prior(num_samples, self.latent_dim, seed)
+        return predict_arrays(self.generator, noise, labels)
 
     def get_config(self):
-        return {
-            "name": self.name,
-            "generator": keras.saving.serialize_keras_object(self.generator),
-            "discriminator": keras.saving.serialize_keras_object(self.discriminator),
-            "joint_batch": self.joint_batch,
-            "fresh_noise": self.fresh_noise,
-            "seed": self.seed,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        networks = {
-            key: keras.saving.deserialize_keras_object(config[key], custom_objects)
-            for key in ("generator", "discriminator")
-        }
-        return cls(**{**config, **networks})
+        networks = {"generator": self.generator, "discriminator": self.discriminator}
+        options = {"joint_batch": self.joint_batch, "resample_noise": self.resample_noise}
+        networks = keras.saving.serialize_keras_object(networks)
+        return {"name": self.name, **networks, **options, "seed": self.seed}
 
 
-def _default_optimizer():
-    return keras.optimizers.Adam(2e-4)
-
-
-def _connect(generator, discriminator):
-    """Return the generator's inputs, and what the discriminator makes of its images."""
-    inputs = with_labels(*generator.inputs)
-    return inputs, discriminator(with_labels(generator(inputs), *generator.inputs[1:]))
-
-
-def _build_pair(discriminator):
-    """Return the discriminator over two batches at once, whose losses Keras adds up (article 4)."""
-    real, fake = (keras.Input(discriminator.inputs[0].shape[1:]) for _ in range(2))
-    labels = [keras.Input((), dtype="int32") for _ in discriminator.inputs[1:]]
-    judged = [discriminator(with_labels(images, *labels)) for images in (real, fake)]
-    return keras.Model([real, fake, *labels], judged)
-
-
-def _check_fit(generator, discriminator):
-    """Raise ValueError unless the discriminator takes the generator's images and labels."""
+def check_compatible(generator, discriminator):
+    """Raise ValueError unless the discriminator accepts the generator's images and labels."""
     images = generator.outputs[0].shape[-1], discriminator.inputs[0].shape[-1]
     check_same("discriminator", "input_dim", *images)
     classes = count_classes(generator), count_classes(discriminator)
     check_same("discriminator", "num_classes", *classes)
+
+
+def _get_optimizer(optimizer):
+    return keras.optimizers.get(optimizer or keras.optimizers.Adam(2e-4))
+
+
+def _connect(generator, discriminator):
+    """Return the generator's inputs and the discriminator's output for the generated images."""
+    inputs = pack_inputs(*generator.inputs)
+    return inputs, discriminator(pack_inputs(generator(inputs), *generator.inputs[1:]))
+
+
+def _build_two_batch_model(discriminator):
+    """Return the discriminator of a real and a fake batch; Keras adds their losses (article 4)."""
+    real, fake = (keras.Input(discriminator.inputs[0].shape[1:]) for _ in range(2))
+    labels = [keras.Input((), dtype="int32") for _ in discriminator.inputs[1:]]
+    outputs = [discriminator(pack_inputs(images, *labels)) for images in (real, fake)]
+    return keras.Model([real, fake, *labels], outputs)

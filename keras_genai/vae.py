@@ -1,56 +1,73 @@
 """Variational autoencoder: article 1, article 2 (section 4.2) and article 4 (section 3).
 
-An encoder maps an image x to a Gaussian q(z|x), a decoder maps a draw of it back to an image, and
-both are trained to maximise a lower bound of log p(x) (Kingma & Welling 2014, equation 3):
+An encoder maps an image x to a Gaussian q(z|x), a decoder maps a sample of z back to an image.
+Training maximizes the evidence lower bound, ELBO (Kingma & Welling 2014, equation 3):
 
     log p(x) >= E_q[log p(x|z)] - KL(q(z|x) || p(z)),    p(z) = N(0, I)
 
-`build_vae` trains it with the stock `fit`; `VAE` is the same with its own `train_step`, which
-`training` writes out. Their losses and, from one seed, their weights agree.
+`build_vae` is trained by the stock `fit`; `VAE` has its own `train_step`. Trained from the same
+seed, both have equal losses and weights.
 
 Corrected from the articles:
-- article 1: z never reaches the decoder, and the noise has a fixed batch size; here `Sampling`
-  stands between the two and takes the shape of what it is given. It is a layer, so that the model
-  can be loaded again, which a Lambda cannot.
-- article 1: the KL term is averaged over the latent axis, which divides its weight by the latent
-  size. Both terms are summed over their features here, then averaged over the batch.
-- article 2: the encoder ends in one sigmoid point, without a variance, a draw or a KL term, and the
-  model is trained from noise to noise. Here it is a VAE of the article's sizes, on images.
-- article 4: pixels in [-1, 1] as targets of a cross-entropy, whose loss then falls below zero
-  without end. Pixels are in [0, 1], and anything else is a ValueError.
-- article 4 prints sums over a batch beside means over images; every number here is per image.
+- Article 1, sampling function: z never reaches the decoder, and the noise has a fixed batch size.
+  `Sampling` connects the two networks and takes its shape from its input. It is a layer, because
+  a model with article 1's Lambda loads only with `custom_objects`.
+- Article 1, loss: the KL term is averaged over the latent axis, which divides its weight by the
+  latent size. Both terms are summed over their features here, then averaged over the batch.
+- Article 2, section 4.2: the encoder ends in one sigmoid layer, without a variance, a sample or a
+  KL term, and the model is trained from noise to noise. Here it is a VAE of the article's sizes,
+  trained on images.
+- Article 4, section 3: pixels in [-1, 1] are the targets of a binary cross-entropy, which is
+  defined for [0, 1] only. PyTorch raises a RuntimeError; Keras silently minimizes a loss that is
+  unbounded below. Pixels are in [0, 1] here; other values raise a ValueError.
+- Article 4, section 3, prints sums over a batch beside means over images; all values here are per
+  image.
 
-Kept from Keras where PyTorch differs: Glorot initialisation, Adam's epsilon of 1e-7, and a loss
-that is averaged over the batch where article 4 sums it (to Adam, a factor means nothing).
+Kept from Keras where PyTorch differs: Glorot initialization, Adam's epsilon of 1e-7, and a loss
+averaged over the batch where article 4 sums it (Adam's step does not depend on the scale of the
+loss, except through epsilon).
 """
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
-from keras_genai.inputs import (
-    GenerativeImageModel,
-    ImageModel,
-    SavedSeed,
-    append_one_hot,
-    call_network,
-    check_choice,
-    check_same,
-    check_sizes,
+from keras_genai.conditioning import (
+    concat_labels,
     count_classes,
     label_input,
-    latent_noise,
-    with_labels,
+    pack_inputs,
+    predict_arrays,
+    sample_prior,
 )
-from keras_genai.training import OwnLoss
+from keras_genai.models import (
+    CustomLossMixin,
+    GenerativeImageModel,
+    ImageModel,
+    NestedConfigMixin,
+    SeedStateMixin,
+)
+from keras_genai.validation import check_choice, check_same, check_sizes
+
+# Of the imports: `pack_inputs(x, labels)` is x, or [x, labels] for a conditional network;
+# `concat_labels` appends one-hot labels to x; `predict_arrays` returns NumPy arrays. The base
+# classes validate the images given to `fit`, save the state of noise generators and nested
+# networks, and define `compile`, `test_step` and `reduce_and_log`, the mean over the batch.
+
+# Layers.
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class Sampling(SavedSeed, layers.Layer):
-    """Draw z ~ N(z_mean, exp(z_log_var)): z = z_mean + exp(z_log_var / 2) * epsilon.
+class Sampling(SeedStateMixin, layers.Layer):
+    """Reparameterization trick: z = z_mean + exp(z_log_var / 2) * epsilon, epsilon ~ N(0, I).
 
-    [z_mean, z_log_var], each (batch, latent_dim), to z (batch, latent_dim). Drawn so, z has a
-    derivative by the encoder's weights (Kingma & Welling 2014, section 2.4).
+    The layer maps [z_mean, z_log_var], each `(batch, latent_dim)`, to z `(batch, latent_dim)`. The
+    sample z ~ N(z_mean, exp(z_log_var)) has a gradient with respect to both (Kingma & Welling 2014,
+    section 2.4).
+
+    Args:
+        seed: Int or `None`. Seed of the noise generator. Defaults to `None`.
     """
 
     def __init__(self, seed=None, **kwargs):
@@ -73,8 +90,12 @@ class Sampling(SavedSeed, layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class KLDivergence(layers.Layer):
-    """Pass [z_mean, z_log_var] on, and add weight * KL, a mean over the batch, to the loss."""
+class KLDivergenceLoss(layers.Layer):
+    """Identity on [z_mean, z_log_var] that adds weight * KL, averaged over the batch, to the loss.
+
+    Args:
+        weight: Float. Weight of the KL term. Defaults to `1.0`.
+    """
 
     def __init__(self, weight=1.0, **kwargs):
         super().__init__(**kwargs)
@@ -91,18 +112,22 @@ class KLDivergence(layers.Layer):
         return {**super().get_config(), "weight": self.weight}
 
 
+# Losses.
+
+
 @keras.saving.register_keras_serializable(package="keras_genai")
 def reconstruction_loss(x, x_hat):
-    """Return -log p(x|z) of a Bernoulli decoder: binary cross-entropy, summed over the pixels.
+    """Return -log p(x|z) of a Bernoulli decoder: binary cross-entropy summed over the pixels.
 
-    A likelihood in the strict sense if the pixels are 0 or 1; of grey ones, the usual stand-in.
+    For pixels of 0 and 1 it is an exact likelihood (Kingma & Welling 2014, appendix C.1); for gray
+    pixels it is the usual substitute.
 
     Args:
-        x: images (batch, features) in [0, 1].
-        x_hat: their reconstructions (batch, features), the Bernoulli means.
+        x: Float tensor `(batch, features)`. Images in [0, 1].
+        x_hat: Float tensor `(batch, features)`. Reconstructions, the Bernoulli means.
 
     Returns:
-        Nats per image, (batch,).
+        Nats per image, `(batch,)`.
     """
     return ops.sum(ops.binary_crossentropy(x, x_hat), axis=-1)
 
@@ -110,16 +135,21 @@ def reconstruction_loss(x, x_hat):
 def kl_divergence(z_mean, z_log_var):
     """Return KL(N(z_mean, exp(z_log_var)) || N(0, I)), summed over the latent axis.
 
-    Kingma & Welling 2014, appendix B. Both arguments are (batch, latent_dim).
+    -1/2 sum_j (1 + log sigma_j^2 - mu_j^2 - sigma_j^2) (Kingma & Welling 2014, appendix B).
+
+    Args:
+        z_mean: Float tensor `(batch, latent_dim)`.
+        z_log_var: Float tensor `(batch, latent_dim)`.
 
     Returns:
-        Nats per image, (batch,); zero where the encoder returns the prior.
+        Nats per image, `(batch,)`; zero where q(z|x) is the prior.
     """
     return -0.5 * ops.sum(1 + z_log_var - ops.square(z_mean) - ops.exp(z_log_var), axis=-1)
 
 
-# A Gaussian decoder of variance 1 has -log p(x|z) = |x - x_hat|^2 / 2 + constant, which is d/2
-# times article 2's "mse" over d pixels. Beside the "mse" itself the KL term therefore weighs 2/d.
+# A Gaussian decoder of variance 1 has -ELBO = |x - x_hat|^2 / 2 + KL + constant
+#                                           = d/2 (mse + 2/d KL) + constant    for d pixels.
+# The bracket is minimized, so that article 2's loss="mse" can be used: the KL term weighs 2/d.
 RECONSTRUCTION_LOSSES = {
     "bernoulli": reconstruction_loss,
     "gaussian": keras.losses.mean_squared_error,
@@ -131,101 +161,78 @@ def _kl_weight(beta, likelihood, num_pixels):
     return beta if likelihood == "bernoulli" else 2 * beta / num_pixels
 
 
+# Networks.
+
+
 def build_encoder(
     input_dim=784, hidden_dims=(400,), latent_dim=20, activation="relu", num_classes=None
 ) -> keras.Model:
-    """Build the encoder q(z|x), as wide as article 4's.
+    """Build the encoder q(z|x). The default sizes are those of article 4.
 
     Args:
-        input_dim: number of pixels of an image.
-        hidden_dims: widths of the hidden layers; article 2 has (256, 128).
-        latent_dim: size of z; article 2 has 32.
-        activation: of the hidden layers.
-        num_classes: if given, the model takes integer labels (batch,) as a second input.
+        input_dim: Int. Number of pixels of an image. Defaults to `784`.
+        hidden_dims: Tuple of ints. Widths of the hidden layers; article 2 uses `(256, 128)`.
+            Defaults to `(400,)`.
+        latent_dim: Int. Size of z; article 2 uses `32`. Defaults to `20`.
+        activation: String or callable. Activation of the hidden layers. Defaults to `"relu"`.
+        num_classes: Int, at least 2, or `None`. If given, the model takes integer labels `(batch,)`
+            as a second input. Defaults to `None`.
 
     Returns:
-        A model from x (batch, input_dim) to [z_mean, z_log_var], each (batch, latent_dim).
+        A `keras.Model` that maps x `(batch, input_dim)` to [z_mean, z_log_var], each
+        `(batch, latent_dim)`.
 
     Raises:
-        ValueError: if a size is not a whole number of at least 1.
+        ValueError: if a size is not a whole number of at least 1, or `num_classes` of at least 2.
     """
     input_dim, hidden_dims, latent_dim = check_sizes(
         input_dim=input_dim, hidden_dims=hidden_dims, latent_dim=latent_dim
     )
     x = keras.Input((input_dim,), name="x")
     labels = label_input(num_classes)
-    h = append_one_hot(x, labels, num_classes)
+    h = concat_labels(x, labels, num_classes)
     for units in hidden_dims:
         h = layers.Dense(units, activation=activation)(h)
     z_mean = layers.Dense(latent_dim, name="z_mean")(h)
     z_log_var = layers.Dense(latent_dim, name="z_log_var")(h)
-    return keras.Model(with_labels(x, labels), [z_mean, z_log_var], name="encoder")
+    return keras.Model(pack_inputs(x, labels), [z_mean, z_log_var], name="encoder")
 
 
 def build_decoder(
     latent_dim=20, hidden_dims=(400,), output_dim=784, activation="relu", num_classes=None
 ) -> keras.Model:
-    """Build the decoder p(x|z), as wide as article 4's.
+    """Build the decoder p(x|z). The default sizes are those of article 4.
 
     Args:
-        latent_dim: size of z; article 2 has 32.
-        hidden_dims: widths of the hidden layers; article 2 has (128, 256).
-        output_dim: number of pixels of an image.
-        activation: of the hidden layers.
-        num_classes: if given, the model takes integer labels (batch,) as a second input.
+        latent_dim: Int. Size of z; article 2 uses `32`. Defaults to `20`.
+        hidden_dims: Tuple of ints. Widths of the hidden layers; article 2 uses `(128, 256)`.
+            Defaults to `(400,)`.
+        output_dim: Int. Number of pixels of an image. Defaults to `784`.
+        activation: String or callable. Activation of the hidden layers. Defaults to `"relu"`.
+        num_classes: Int, at least 2, or `None`. If given, the model takes integer labels `(batch,)`
+            as a second input. Defaults to `None`.
 
     Returns:
-        A model from z (batch, latent_dim) to the means of p(x|z), (batch, output_dim) in [0, 1].
+        A `keras.Model` that maps z `(batch, latent_dim)` to the means of p(x|z),
+        `(batch, output_dim)` in [0, 1].
 
     Raises:
-        ValueError: if a size is not a whole number of at least 1.
+        ValueError: if a size is not a whole number of at least 1, or `num_classes` of at least 2.
     """
     latent_dim, hidden_dims, output_dim = check_sizes(
         latent_dim=latent_dim, hidden_dims=hidden_dims, output_dim=output_dim
     )
     z = keras.Input((latent_dim,), name="z")
     labels = label_input(num_classes)
-    h = append_one_hot(z, labels, num_classes)
+    h = concat_labels(z, labels, num_classes)
     for units in hidden_dims:
         h = layers.Dense(units, activation=activation)(h)
     x_hat = layers.Dense(output_dim, activation="sigmoid", name="x_hat")(h)
-    return keras.Model(with_labels(z, labels), x_hat, name="decoder")
+    return keras.Model(pack_inputs(z, labels), x_hat, name="decoder")
 
 
-def build_vae(encoder, decoder, beta=1.0, likelihood="bernoulli", seed=None) -> keras.Model:
-    """Connect the two networks to a functional model with the KL term, for the stock `fit`.
-
-        vae = build_vae(build_encoder(), build_decoder())
-        vae.compile("adam", loss=reconstruction_loss)
-        vae.fit(x, x)
-
-    Args:
-        encoder: from `build_encoder`.
-        decoder: from `build_decoder`, with the same latent_dim and num_classes.
-        beta: weight of the KL term; 1 is the bound of log p(x), more presses z towards the prior
-            (Higgins et al. 2017).
-        likelihood: "bernoulli", to be compiled with `loss=reconstruction_loss` (nats per image); or
-            "gaussian" of variance 1, to be compiled with article 2's `loss="mse"`, beside which the
-            KL term is scaled by 2 / pixels.
-        seed: of the noise of `Sampling`.
-
-    Returns:
-        A model from x, or [x, labels] if conditional, to its reconstruction (batch, features).
-
-    Raises:
-        ValueError: if the networks do not fit each other, or for an unknown likelihood.
-    """
-    _check_fit(encoder, decoder)
-    kl_weight = _kl_weight(beta, likelihood, decoder.outputs[0].shape[-1])
-    inputs = with_labels(*encoder.inputs)
-    z_mean, z_log_var = KLDivergence(kl_weight, name="kl_divergence")(encoder(inputs))
-    z = Sampling(seed, name="sampling")([z_mean, z_log_var])
-    x_hat = decoder(with_labels(z, *encoder.inputs[1:]))
-    return ImageModel(inputs, x_hat, name="vae")
-
-
-def _check_fit(encoder, decoder):
-    """Raise ValueError unless the decoder takes the z and the labels of the encoder."""
+def check_compatible(encoder, decoder) -> None:
+    """Raise ValueError unless both networks have the same latent_dim, image size and classes."""
     z = encoder.outputs[0].shape[-1], decoder.inputs[0].shape[-1]
     check_same("decoder", "latent_dim", *z)
     x = encoder.inputs[0].shape[-1], decoder.outputs[0].shape[-1]
@@ -233,31 +240,78 @@ def _check_fit(encoder, decoder):
     check_same("decoder", "num_classes", count_classes(encoder), count_classes(decoder))
 
 
+# Models.
+
+
+def build_vae(encoder, decoder, beta=1.0, likelihood="bernoulli", seed=None) -> keras.Model:
+    """Connect encoder and decoder to a functional model with a KL loss, for the stock `fit`.
+
+    Args:
+        encoder: `keras.Model` from `build_encoder`.
+        decoder: `keras.Model` from `build_decoder`, with the same latent_dim and num_classes.
+        beta: Float. Weight of the KL term. 1 is the ELBO; a larger value regularizes z more
+            strongly (Higgins et al. 2017). Defaults to `1.0`.
+        likelihood: `"bernoulli"`, to be compiled with `loss=reconstruction_loss` (nats per image),
+            or `"gaussian"` of variance 1, to be compiled with article 2's `loss="mse"`, beside
+            which the KL term is weighted by 2 / pixels. Defaults to `"bernoulli"`.
+        seed: Int or `None`. Seed of the noise generator. Defaults to `None`.
+
+    Returns:
+        A `keras.Model` that maps x, or [x, labels] if conditional, to reconstructions
+        `(batch, features)`.
+
+    Raises:
+        ValueError: for incompatible networks or an unknown likelihood.
+
+    Example:
+        vae = build_vae(build_encoder(), build_decoder())
+        vae.compile("adam", loss=reconstruction_loss)
+        vae.fit(x, x)
+    """
+    check_compatible(encoder, decoder)
+    kl_weight = _kl_weight(beta, likelihood, decoder.outputs[0].shape[-1])
+    inputs = pack_inputs(*encoder.inputs)
+    z_mean, z_log_var = KLDivergenceLoss(kl_weight, name="kl_divergence")(encoder(inputs))
+    z = Sampling(seed, name="sampling")([z_mean, z_log_var])
+    x_hat = decoder(pack_inputs(z, *encoder.inputs[1:]))
+    return ImageModel(inputs, x_hat, name="vae")
+
+
 @keras.saving.register_keras_serializable(package="keras_genai")
-class VAE(OwnLoss, GenerativeImageModel):
+class VAE(NestedConfigMixin, CustomLossMixin, GenerativeImageModel):
     """The VAE of `build_vae` with its own `train_step`, which reports both terms of the loss.
 
-        vae = VAE(build_encoder(), build_decoder())
-        vae.compile("adam")
-        vae.fit(x)
-        digits = vae.generate(16)
+    Metrics, per image: `loss`, `reconstruction_loss` and `kl_loss`, the last in nats. With a
+    Bernoulli likelihood, loss = reconstruction_loss + beta * kl_loss, all in nats. With a Gaussian
+    one, reconstruction_loss is article 2's mean squared error, and
+    loss = reconstruction_loss + 2 / pixels * beta * kl_loss.
 
-    Args: as `build_vae`. Conditional networks take their labels in `fit(x, labels)`.
+    Args:
+        encoder: `keras.Model` from `build_encoder`.
+        decoder: `keras.Model` from `build_decoder`, with the same latent_dim and num_classes. With
+            `num_classes`, the VAE is trained by `fit(x, labels)`.
+        beta: Float. Weight of the KL term; see `build_vae`. Defaults to `1.0`.
+        likelihood: `"bernoulli"` or `"gaussian"`; see `build_vae`. Defaults to `"bernoulli"`.
+        seed: Int or `None`. Seed of the noise generator. Defaults to `None`.
 
-    Reported are `loss`, `reconstruction` and `kl`, the last in nats per image. With a Bernoulli
-    likelihood, loss = reconstruction + beta * kl, all in nats; with a Gaussian one, reconstruction
-    is article 2's mean squared error, and loss = reconstruction + 2 / pixels * beta * kl.
+    Raises:
+        ValueError: for incompatible networks or an unknown likelihood.
+
+    Example:
+        model = VAE(build_encoder(), build_decoder())
+        model.compile("adam")
+        model.fit(x)
+        digits = model.generate(16)
     """
 
     def __init__(
         self, encoder, decoder, beta=1.0, likelihood="bernoulli", seed=None, name="vae", **kwargs
     ):
-        _check_fit(encoder, decoder)
+        check_compatible(encoder, decoder)
         kl_weight = _kl_weight(beta, likelihood, decoder.outputs[0].shape[-1])
-        inputs = with_labels(*encoder.inputs)
+        inputs, labels = pack_inputs(*encoder.inputs), encoder.inputs[1:]
         sampling = Sampling(seed, name="sampling")
-        z = sampling(encoder(inputs))
-        x_hat = decoder(with_labels(z, *encoder.inputs[1:]))
+        x_hat = decoder(pack_inputs(sampling(encoder(inputs)), *labels))
         super().__init__(inputs, x_hat, name=name, **kwargs)
         self.encoder, self.decoder, self.sampling = encoder, decoder, sampling
         self.beta, self.likelihood, self.seed = beta, likelihood, seed
@@ -265,52 +319,72 @@ class VAE(OwnLoss, GenerativeImageModel):
         self.latent_dim = decoder.inputs[0].shape[-1]
         self.kl_weight = kl_weight
         self.loss_tracker = keras.metrics.Mean(name="loss")
-        self.reconstruction_tracker = keras.metrics.Mean(name="reconstruction")
-        self.kl_tracker = keras.metrics.Mean(name="kl")
+        self.reconstruction_loss_tracker = keras.metrics.Mean(name="reconstruction_loss")
+        self.kl_loss_tracker = keras.metrics.Mean(name="kl_loss")
 
     @property
     def metrics(self):
-        return [self.loss_tracker, self.reconstruction_tracker, self.kl_tracker]
+        return [self.loss_tracker, self.reconstruction_loss_tracker, self.kl_loss_tracker]
 
-    def batch_loss(self, data, training):
+    def compute_loss_and_logs(self, data, training):
+        """Return the scalar loss of a batch and a dict of metric results."""
         x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        z_mean, z_log_var = self.encoder(with_labels(x, labels), training=training)
-        z = self.sampling([z_mean, z_log_var])
-        x_hat = self.decoder(with_labels(z, labels), training=training)
+        z_mean, z_log_var = self.encoder(pack_inputs(x, labels), training=training)
+        z = self.sampling([z_mean, z_log_var])  # (batch, latent_dim)
+        x_hat = self.decoder(pack_inputs(z, labels), training=training)  # (batch, features)
 
         reconstruction = RECONSTRUCTION_LOSSES[self.likelihood](x, x_hat)  # (batch,)
         kl = kl_divergence(z_mean, z_log_var)  # (batch,)
-        loss = reconstruction + self.kl_weight * kl
-        self.reconstruction_tracker.update_state(reconstruction, sample_weight)
-        self.kl_tracker.update_state(kl, sample_weight)
-        return self.average(loss, sample_weight)
+        self.reconstruction_loss_tracker.update_state(reconstruction, sample_weight)
+        self.kl_loss_tracker.update_state(kl, sample_weight)
+        # The mean over the batch.
+        return self.reduce_and_log(reconstruction + self.kl_weight * kl, sample_weight)
+
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            loss, logs = self.compute_loss_and_logs(data, training=True)
+            loss = self.optimizer.scale_loss(loss)  # no effect without a LossScaleOptimizer
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply(gradients, self.trainable_weights)
+        return logs
 
     def encode(self, x, labels=None) -> tuple[np.ndarray, np.ndarray]:
-        """Return z_mean and z_log_var, each (n, latent_dim), of x (n, features) in [0, 1]."""
+        """Encode images.
+
+        Args:
+            x: Float array `(n, features)`. Images in [0, 1].
+            labels: Int or int array `(n,)`; `None` for an unconditional model. Defaults to `None`.
+
+        Returns:
+            Tuple of z_mean and z_log_var, each `(n, latent_dim)`.
+
+        Raises:
+            ValueError: for pixels outside [0, 1], or invalid labels.
+        """
         self.check_data(x, labels)
-        return call_network(self.encoder, x, labels)
+        return predict_arrays(self.encoder, x, labels)
 
     def decode(self, z, labels=None) -> np.ndarray:
-        """Return the images (n, features) in [0, 1] that z (n, latent_dim) stands for."""
-        return call_network(self.decoder, z, labels)
+        """Decode latent vectors z `(n, latent_dim)` to images `(n, features)` in [0, 1]."""
+        return predict_arrays(self.decoder, z, labels)
 
     def reconstruct(self, x, labels=None) -> np.ndarray:
-        """Return images x (n, features) as they come back from their z_mean: no noise is drawn."""
+        """Decode the z_mean of images x `(n, features)`, without sampling."""
         z_mean, _ = self.encode(x, labels)
         return self.decode(z_mean, labels)
 
-    def generate(self, num_samples=1, labels=None, seed=None) -> np.ndarray:
-        """Draw images from z ~ N(0, I).
+    def generate(self, num_samples=1, labels=None, *, seed=None) -> np.ndarray:
+        """Sample z ~ N(0, I) and decode it.
 
         Args:
-            num_samples: how many, n.
-            labels: an integer or integers (n,) if the model is conditional, else None.
-            seed: the same seed gives the same images; training is not touched.
+            num_samples: Int. Number of images, n. Defaults to `1`.
+            labels: Int or int array `(n,)`; `None` for an unconditional model. Defaults to `None`.
+            seed: Int or `None`. Seed of z. Training is not affected. Defaults to `None`.
 
         Returns:
-            Images (n, features) in [0, 1].
+            Float32 array `(n, features)` in [0, 1].
         """
-        return self.decode(latent_noise(num_samples, self.latent_dim, seed), labels)
+        return self.decode(sample_prior(num_samples, self.latent_dim, seed), labels)
 
     def get_config(self):
         return {
@@ -321,11 +395,3 @@ class VAE(OwnLoss, GenerativeImageModel):
             "likelihood": self.likelihood,
             "seed": self.seed,
         }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        networks = {
-            key: keras.saving.deserialize_keras_object(config[key], custom_objects)
-            for key in ("encoder", "decoder")
-        }
-        return cls(**{**config, **networks})

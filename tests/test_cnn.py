@@ -1,4 +1,4 @@
-"""CNN: article 4's sizes, its shapes, and real digits."""
+"""CNN: the layers of article 4, training on real digits, invalid arguments."""
 
 import keras
 import numpy as np
@@ -14,17 +14,15 @@ def compiled_cnn(**arguments):
     return model
 
 
-def test_article_4_has_421642_parameters():
+def test_parameter_count_matches_article_4():
     assert build_cnn().count_params() == 421_642
 
 
-def test_layers_of_article_4():
+def test_layers_match_article_4():
     model = build_cnn()
-    kinds = [type(layer).__name__ for layer in model.layers]
-    assert kinds == (
-        ["InputLayer", "Rescaling", "Conv2D", "MaxPooling2D", "Conv2D", "MaxPooling2D"]
-        + ["Flatten", "Dense", "Dense"]
-    )
+    layer_types = [type(layer).__name__ for layer in model.layers]
+    convolutional = ["InputLayer", "Rescaling", "Conv2D", "MaxPooling2D", "Conv2D", "MaxPooling2D"]
+    assert layer_types == [*convolutional, "Flatten", "Dense", "Dense"]
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     assert [layer.filters for layer in convolutions] == [32, 64]
     assert all(layer.kernel_size == (3, 3) and layer.padding == "same" for layer in convolutions)
@@ -33,19 +31,19 @@ def test_layers_of_article_4():
     assert [layer.activation.__name__ for layer in model.layers[-2:]] == ["relu", "linear"]
 
 
-def test_network_sees_pixels_from_minus_one_to_one():
+def test_first_layer_scales_pixels_to_minus_one_to_one():
     model = build_cnn()
-    scaled = keras.Model(model.input, model.layers[1].output)
+    rescaling = keras.Model(model.input, model.layers[1].output)
     image = np.full((1, 28, 28, 1), 0.25, "float32")
-    np.testing.assert_allclose(scaled(image), np.full_like(image, -0.5))
+    np.testing.assert_allclose(rescaling(image), np.full_like(image, -0.5))
 
 
-def test_other_shapes_and_numbers_of_classes():
+def test_image_shape_and_num_classes_set_the_shapes():
     model = build_cnn((5, 9, 3), num_classes=4)
     assert model(np.zeros((2, 5, 9, 3))).shape == (2, 4)
 
 
-def test_training_learns_real_digits(digits):
+def test_training_classifies_real_digits(digits):
     x, y = digits[0].reshape(-1, 28, 28, 1), digits[1]
     model = compiled_cnn()
     model.fit(x[:800], y[:800], epochs=5, verbose=0)
@@ -63,7 +61,7 @@ def test_training_learns_real_digits(digits):
         (np.zeros((3, 28, 28, 1)), [0, 1], r"labels: expected shape \(3,\), got \(2,\)"),
     ],
 )
-def test_bad_data_is_refused(x, y, message):
+def test_invalid_data_raises_in_fit(x, y, message):
     with pytest.raises(ValueError, match=message):
         compiled_cnn().fit(x, np.array(y, "int32"))
 
@@ -71,16 +69,16 @@ def test_bad_data_is_refused(x, y, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(image_shape=(3, 28, 1)), "height.* at least 4, got 3"),
-        (dict(image_shape=(28, 3, 1)), "width.* at least 4, got 3"),
-        (dict(image_shape=(28, 28, 0)), "channels.* got 0"),
+        ({"image_shape": (3, 28, 1)}, "height.* at least 4, got 3"),
+        ({"image_shape": (28, 3, 1)}, "width.* at least 4, got 3"),
+        ({"image_shape": (28, 28, 0)}, "channels.* got 0"),
         (
-            dict(image_shape=(28, 28)),
+            {"image_shape": (28, 28)},
             r"image_shape: expected \(height, width, channels\), got \(28, 28\)",
         ),
-        (dict(num_classes=1), "num_classes: .* at least 2, got 1"),
+        ({"num_classes": 1}, "num_classes: .* at least 2, got 1"),
     ],
 )
-def test_bad_arguments_are_named(arguments, message):
+def test_error_messages_name_the_argument(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_cnn(**arguments)

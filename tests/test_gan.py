@@ -1,4 +1,4 @@
-"""GAN: the articles' sizes, each network moved by its own step only, both ways of training."""
+"""GAN: the articles' networks, separate steps of both, equality of `GAN` and `train_gan`."""
 
 import keras
 import numpy as np
@@ -8,32 +8,30 @@ from conftest import largest_difference
 
 from keras_genai.gan import GAN, build_discriminator, build_gan, build_generator, train_gan
 
-SMALL = dict(generator=dict(latent_dim=5, hidden_dims=(16,)), discriminator=dict(hidden_dims=(16,)))
-
 
 def small_networks(num_classes=None):
-    generator = build_generator(**SMALL["generator"], num_classes=num_classes)
-    return generator, build_discriminator(**SMALL["discriminator"], num_classes=num_classes)
+    generator = build_generator(latent_dim=5, hidden_dims=(16,), num_classes=num_classes)
+    return generator, build_discriminator(hidden_dims=(16,), num_classes=num_classes)
 
 
 def dense_layers(network):
     return [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)]
 
 
-def moved(network, before) -> bool:
-    """Whether every weight of the network has changed."""
-    return all(np.any(now != then) for now, then in zip(network.get_weights(), before))
+def all_weights_changed(network, before) -> bool:
+    """Return whether every weight array of the network differs from `before`."""
+    return all(np.any(new != old) for new, old in zip(network.get_weights(), before, strict=True))
 
 
-# Sizes of the articles.
+# Networks of the articles.
 
 
-def test_article_4_has_1486352_and_1460225_parameters():
+def test_parameter_counts_match_article_4():
     assert build_generator().count_params() == 1_486_352
     assert build_discriminator().count_params() == 1_460_225
 
 
-def test_article_4_has_leaky_relus_of_slope_two_tenths():
+def test_discriminator_of_article_4_has_leaky_relus_of_slope_0_2():
     *hidden, last = dense_layers(build_discriminator())
     assert [layer.units for layer in hidden] == [1024, 512, 256] and last.units == 1
     assert last.activation is keras.activations.sigmoid
@@ -45,26 +43,26 @@ def test_article_4_has_leaky_relus_of_slope_two_tenths():
     "arguments, widths, output",
     [
         (
-            dict(hidden_dims=(256, 512), output_activation="sigmoid"),
+            {"hidden_dims": (256, 512), "output_activation": "sigmoid"},
             [256, 512],
             "sigmoid",
         ),  # article 1
-        (dict(output_activation="sigmoid"), [256, 512, 1024], "sigmoid"),  # article 2
-        (dict(), [256, 512, 1024], "tanh"),  # article 4
+        ({"output_activation": "sigmoid"}, [256, 512, 1024], "sigmoid"),  # article 2
+        ({}, [256, 512, 1024], "tanh"),  # article 4
     ],
 )
-def test_generator_of_each_article(arguments, widths, output):
+def test_generator_matches_each_article(arguments, widths, output):
     generator = build_generator(**arguments)
     *hidden, last = dense_layers(generator)
     assert [layer.units for layer in hidden] == widths and last.units == 784
     assert {layer.activation.__name__ for layer in hidden} == {"relu"}
     assert last.activation.__name__ == output
-    # Driven to both ends, the output is 0 and 1: the tanh's [-1, 1] is scaled.
+    # At both limits the output is 0 and 1: the range [-1, 1] of tanh is scaled to [0, 1].
     last.set_weights([np.zeros((widths[-1], 784)), np.where(np.arange(784) % 2, 50.0, -50.0)])
     np.testing.assert_allclose(generator(np.zeros((1, 100)))[0, :2], [0, 1], atol=1e-6)
 
 
-def test_discriminator_of_articles_1_and_2():
+def test_discriminator_matches_articles_1_and_2():
     discriminator = build_discriminator(hidden_dims=(512, 256), activation="relu", rescale=False)
     layers = dense_layers(discriminator)
     assert [layer.units for layer in layers] == [512, 256, 1]
@@ -73,7 +71,7 @@ def test_discriminator_of_articles_1_and_2():
     assert not any(isinstance(layer, keras.layers.Rescaling) for layer in discriminator.layers)
 
 
-def test_discriminator_of_article_4_sees_pixels_from_minus_one_to_one():
+def test_discriminator_of_article_4_scales_pixels_to_minus_one_to_one():
     discriminator = build_discriminator(2, ())
     discriminator.set_weights([np.float32([[3.0], [5.0]]), np.float32([0.0])])
     logit = 3 * -1 + 5 * 1
@@ -82,9 +80,8 @@ def test_discriminator_of_article_4_sees_pixels_from_minus_one_to_one():
     )
 
 
-def test_combined_model_goes_from_noise_to_a_probability():
-    # Article 2 reads `generator.input` off a Sequential model, and gives it targets of the noise's
-    # shape.
+def test_combined_model_maps_noise_to_a_probability():
+    # Article 2, section 4.1: `generator.input` of a Sequential model, targets of the noise's shape.
     dense = keras.layers.Dense
     sequential = (
         keras.Sequential([keras.Input((5,)), dense(784, "sigmoid")]),
@@ -96,8 +93,8 @@ def test_combined_model_goes_from_noise_to_a_probability():
 
 
 @pytest.mark.parametrize("build", [build_generator, build_discriminator])
-def test_article_4_starts_from_the_weights_of_pytorch(build):
-    # torch.nn.Linear: weights and bias uniform within 1 / sqrt(inputs). Keras's Glorot is wider.
+def test_initial_weights_are_distributed_as_in_pytorch(build):
+    # torch.nn.Linear: weights and biases are uniform within 1 / sqrt(inputs). Glorot's are larger.
     for layer in dense_layers(build()):
         bound = layer.kernel.shape[0] ** -0.5
         for variable in (layer.kernel, layer.bias):
@@ -110,21 +107,21 @@ def test_article_4_starts_from_the_weights_of_pytorch(build):
     assert not np.any(glorot.bias)
 
 
-# One step moves one network.
+# Each step trains one network.
 
 
-def test_training_the_combined_model_leaves_the_discriminator_alone():
+def test_training_the_combined_model_does_not_change_the_discriminator():
     generator, discriminator = small_networks()
     combined = build_gan(generator, discriminator)
     combined.compile("adam", loss="binary_crossentropy")
     before = [generator.get_weights(), discriminator.get_weights()]
     combined.train_on_batch(np.random.default_rng(0).normal(size=(8, 5)), np.ones((8, 1)))
-    assert moved(generator, before[0])
+    assert all_weights_changed(generator, before[0])
     assert largest_difference(discriminator.get_weights(), before[1]) == 0
 
 
-class Zero(keras.optimizers.SGD):
-    """An optimizer that changes nothing, to see what the other one changes."""
+class ZeroLearningRate(keras.optimizers.SGD):
+    """An optimizer that changes nothing: all changes come from the other network's optimizer."""
 
     def __init__(self):
         super().__init__(0.0)
@@ -136,7 +133,8 @@ class Zero(keras.optimizers.SGD):
 def test_each_network_moves_in_its_own_step_only(digits, joint_batch, custom, which):
     generator, discriminator = small_networks()
     before = {"generator": generator.get_weights(), "discriminator": discriminator.get_weights()}
-    optimizers = {"generator": Zero(), "discriminator": Zero(), which: keras.optimizers.Adam(1e-2)}
+    optimizers = {"generator": ZeroLearningRate(), "discriminator": ZeroLearningRate()}
+    optimizers[which] = keras.optimizers.Adam(1e-2)
     if custom:
         model = GAN(generator, discriminator, joint_batch)
         model.compile(optimizers["generator"], optimizers["discriminator"])
@@ -149,30 +147,29 @@ def test_each_network_moves_in_its_own_step_only(digits, joint_batch, custom, wh
         )  # fmt: skip
     for name, network in (("generator", generator), ("discriminator", discriminator)):
         if name == which:
-            assert moved(network, before[name])
+            assert all_weights_changed(network, before[name])
         else:
             assert largest_difference(network.get_weights(), before[name]) == 0
 
 
-# The discriminator's flag. 1,000 images in batches of 64 end with one of 40.
+# `discriminator.trainable`. 1,000 images in batches of 64 end with a batch of 40.
 
 
-def trained_after_each_batch(discriminator):
-    """A callback that notes, for every step, whether the discriminator moved in it."""
+class DiscriminatorChanges(keras.callbacks.Callback):
+    """Record in `changes`, for every step, whether the discriminator's weights changed."""
 
-    class Note(keras.callbacks.Callback):
-        moves = []
-        weights = [w.copy() for w in discriminator.get_weights()]
+    def __init__(self, discriminator):
+        super().__init__()
+        self.discriminator, self.changes = discriminator, []
+        self.weights = [w.copy() for w in discriminator.get_weights()]
 
-        def on_train_batch_end(self, batch, logs=None):
-            self.moves.append(moved(discriminator, self.weights))
-            self.weights = [w.copy() for w in discriminator.get_weights()]
-
-    return Note()
+    def on_train_batch_end(self, batch, logs=None):
+        self.changes.append(all_weights_changed(self.discriminator, self.weights))
+        self.weights = [w.copy() for w in self.discriminator.get_weights()]
 
 
-def article_1_order(generator, discriminator, steps=2):
-    """Article 1's own sequence: compile, freeze, compile the combined model, then both in turns."""
+def train_as_article_1(generator, discriminator, steps=2):
+    """Train in article 1's order: compile, freeze, compile the combined model, train in turns."""
     combined = keras.Sequential([generator, discriminator])
     discriminator.compile("adam", "binary_crossentropy")
     discriminator.trainable = False
@@ -183,11 +180,11 @@ def article_1_order(generator, discriminator, steps=2):
 
 
 @pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
-def test_the_fault_of_article_1_is_still_in_keras():
-    # If this fails, Keras has changed, and the notes in gan.py want changing too.
+def test_loop_of_article_1_does_not_train_the_discriminator_on_keras_3():
+    # If this fails, Keras has changed, and the note in gan.py must change, too.
     generator, discriminator = small_networks()
     before = discriminator.get_weights()
-    article_1_order(generator, discriminator)
+    train_as_article_1(generator, discriminator)
     assert largest_difference(discriminator.get_weights(), before) == 0
 
 
@@ -195,34 +192,33 @@ def test_the_fault_of_article_1_is_still_in_keras():
 @pytest.mark.parametrize("custom", [False, True])
 def test_discriminator_still_learns_after_a_shorter_last_batch(digits, joint_batch, custom):
     generator, discriminator = small_networks()
-    note = trained_after_each_batch(discriminator)
+    recorder = DiscriminatorChanges(discriminator)
     if custom:
         model = GAN(generator, discriminator, joint_batch)
         model.compile()
-        model.fit(digits[0], batch_size=64, epochs=2, callbacks=[note], verbose=0)
+        model.fit(digits[0], batch_size=64, epochs=2, callbacks=[recorder], verbose=0)
     else:
         train_gan(
             generator, discriminator, digits[0], epochs=2, joint_batch=joint_batch,
-            callbacks=[note], verbose=0,
+            callbacks=[recorder], verbose=0,
         )  # fmt: skip
-    assert note.moves == [True] * 32
+    assert recorder.changes == [True] * 32
 
 
 @pytest.mark.parametrize("joint_batch", [False, True])
 def test_discriminator_still_learns_when_train_gan_is_called_twice(digits, joint_batch):
     generator, discriminator = small_networks()
     for _ in range(2):
-        note = trained_after_each_batch(discriminator)
-        note.moves.clear()
+        recorder = DiscriminatorChanges(discriminator)
         train_gan(
             generator,
             discriminator,
             digits[0],
             joint_batch=joint_batch,
-            callbacks=[note],
+            callbacks=[recorder],
             verbose=0,
         )
-        assert note.moves == [True] * 16
+        assert recorder.changes == [True] * 16
 
 
 @pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
@@ -230,23 +226,22 @@ def test_discriminator_still_learns_when_train_gan_is_called_twice(digits, joint
 @pytest.mark.parametrize("custom", [False, True])
 def test_discriminator_learns_again_after_the_order_of_article_1(digits, joint_batch, custom):
     generator, discriminator = small_networks()
-    article_1_order(generator, discriminator)
-    note = trained_after_each_batch(discriminator)
-    note.moves.clear()
+    train_as_article_1(generator, discriminator)
+    recorder = DiscriminatorChanges(discriminator)
     if custom:
         model = GAN(generator, discriminator, joint_batch)
         model.compile()
-        model.fit(digits[0], batch_size=64, callbacks=[note], verbose=0)
+        model.fit(digits[0], batch_size=64, callbacks=[recorder], verbose=0)
     else:
         train_gan(
             generator,
             discriminator,
             digits[0],
             joint_batch=joint_batch,
-            callbacks=[note],
+            callbacks=[recorder],
             verbose=0,
         )
-    assert note.moves == [True] * 16
+    assert recorder.changes == [True] * 16
 
 
 def test_discriminator_learns_after_another_model_has_frozen_it(digits):
@@ -256,7 +251,7 @@ def test_discriminator_learns_after_another_model_has_frozen_it(digits):
     build_gan(generator, discriminator)
     before = discriminator.get_weights()
     model.fit(digits[0][:64], verbose=0)
-    assert moved(discriminator, before)
+    assert all_weights_changed(discriminator, before)
 
 
 def test_discriminator_is_trainable_after_training_and_after_loading(digits, tmp_path):
@@ -269,59 +264,59 @@ def test_discriminator_is_trainable_after_training_and_after_loading(digits, tmp
     loaded.compile("adam", "binary_crossentropy")
     before = loaded.get_weights()
     loaded.train_on_batch(digits[0][:64], np.ones((64, 1)))
-    assert moved(loaded, before)
+    assert all_weights_changed(loaded, before)
 
 
-def test_discriminator_is_trainable_whenever_a_callback_looks(digits):
+def test_discriminator_is_trainable_in_callbacks(digits):
     generator, discriminator = small_networks()
-    seen = []
-    look = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: seen.append(discriminator.trainable)
+    flags = []
+    recorder = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: flags.append(discriminator.trainable)
     )
-    train_gan(generator, discriminator, digits[0][:128], callbacks=[look], verbose=0)
-    assert seen == [True, True]
+    train_gan(generator, discriminator, digits[0][:128], callbacks=[recorder], verbose=0)
+    assert flags == [True, True]
 
 
-# Both ways of training.
+# `GAN` and `train_gan`.
 
 
 @pytest.mark.parametrize("num_classes", [None, 10])
 @pytest.mark.parametrize(
-    "joint_batch, fresh_noise", [(True, False), (False, True)]
+    "joint_batch, resample_noise", [(True, False), (False, True)]
 )  # articles 1, 4
-def test_both_ways_of_training_give_the_same_weights(
-    double_precision, digits, joint_batch, fresh_noise, num_classes
+def test_gan_and_train_gan_give_the_same_weights(
+    double_precision, digits, joint_batch, resample_noise, num_classes
 ):
     x, y = digits[0][:656], digits[1][:656]  # 20 batches of 32 and one of 16
     labels = None if num_classes is None else y
     keras.utils.set_random_seed(1)
-    custom = GAN(*small_networks(num_classes), joint_batch, fresh_noise, seed=5)
+    custom = GAN(*small_networks(num_classes), joint_batch, resample_noise, seed=5)
     keras.utils.set_random_seed(1)
     generator, discriminator = small_networks(num_classes)
     before = generator.get_weights() + discriminator.get_weights()
 
-    custom.compile(jit_compile=False)  # XLA draws other normal numbers from the same seed
-    theirs = custom.fit(x, labels, batch_size=32, epochs=2, shuffle=False, verbose=0)
-    ours = train_gan(
+    custom.compile(jit_compile=False)  # XLA samples other normal numbers from the same seed
+    custom_history = custom.fit(x, labels, batch_size=32, epochs=2, shuffle=False, verbose=0)
+    history = train_gan(
         generator, discriminator, x, labels, epochs=2, batch_size=32, joint_batch=joint_batch,
-        fresh_noise=fresh_noise, seed=5, shuffle=False, verbose=0,
+        resample_noise=resample_noise, seed=5, shuffle=False, verbose=0,
     )  # fmt: skip
 
     weights = generator.get_weights() + discriminator.get_weights()
     assert largest_difference(weights, before) > 1e-3
     assert largest_difference(weights, custom.get_weights()) < 1e-9
     for name in ("discriminator_loss", "generator_loss"):
-        np.testing.assert_allclose(ours.history[name], theirs.history[name], rtol=1e-5)
+        np.testing.assert_allclose(history.history[name], custom_history.history[name], rtol=1e-5)
 
 
-def test_both_ways_agree_on_networks_with_batch_normalisation(double_precision, digits):
-    # Its averages move in training mode: the discriminator's in its own step only. In one batch,
-    # since of two batches Keras's functional model chooses which one moves them first.
+def test_gan_and_train_gan_agree_with_batch_normalization(double_precision, digits):
+    # The discriminator's moving averages may change in its own step only. With joint_batch=True,
+    # since Keras's functional model chooses the order of two separate batches.
     def networks():
         keras.utils.set_random_seed(1)
-        dense, normalise = keras.layers.Dense, keras.layers.BatchNormalization
-        generator = [keras.Input((5,)), dense(16, "relu"), normalise(), dense(784, "sigmoid")]
-        discriminator = [keras.Input((784,)), dense(16, "relu"), normalise(), dense(1, "sigmoid")]
+        dense, batch_norm = keras.layers.Dense, keras.layers.BatchNormalization
+        generator = [keras.Input((5,)), dense(16, "relu"), batch_norm(), dense(784, "sigmoid")]
+        discriminator = [keras.Input((784,)), dense(16, "relu"), batch_norm(), dense(1, "sigmoid")]
         return keras.Sequential(generator), keras.Sequential(discriminator)
 
     custom = GAN(*networks(), joint_batch=True, seed=5)
@@ -336,7 +331,7 @@ def test_both_ways_agree_on_networks_with_batch_normalisation(double_precision, 
     assert largest_difference(weights, custom.get_weights()) < 1e-9
 
 
-def test_losses_are_those_of_the_articles_by_hand(digits):
+def test_losses_match_the_articles_formulas(digits):
     real = digits[0][:8]
     noise = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
     for joint_batch in (False, True):
@@ -345,9 +340,9 @@ def test_losses_are_those_of_the_articles_by_hand(digits):
         model.compile(run_eagerly=True)
         d_real = np.asarray(model.discriminator(real), "float64")
         d_fake = np.asarray(model.discriminator(model.generator(noise)), "float64")
-        on_real, on_fake = -np.log(d_real).mean(), -np.log(1 - d_fake).mean()
+        real_loss, fake_loss = -np.log(d_real).mean(), -np.log(1 - d_fake).mean()
         # Article 4 adds two means; article 1 takes one mean over a batch twice as large.
-        d_loss = (on_real + on_fake) / 2 if joint_batch else on_real + on_fake
+        d_loss = (real_loss + fake_loss) / 2 if joint_batch else real_loss + fake_loss
         logs = model.evaluate(real, verbose=0, return_dict=True)
         np.testing.assert_allclose(logs["discriminator_loss"], d_loss, rtol=1e-5)
         np.testing.assert_allclose(logs["generator_loss"], -np.log(d_fake).mean(), rtol=1e-5)
@@ -355,44 +350,49 @@ def test_losses_are_those_of_the_articles_by_hand(digits):
         assert logs["fake_accuracy"] == np.float32((d_fake <= 0.5).mean())
 
 
-@pytest.mark.parametrize("fresh_noise", [False, True])
-def test_noise_of_the_generators_step(digits, fresh_noise):
-    drawn = []
-    model = GAN(*small_networks(), fresh_noise=fresh_noise, seed=0)
-    draw = model.sample_noise
-    model.sample_noise = lambda batch_size: drawn.append(draw(batch_size)) or drawn[-1]
-    seen = []
-    call = model.generator.call
-    model.generator.call = lambda inputs, **kwargs: seen.append(np.asarray(inputs)) or call(
-        inputs, **kwargs
-    )
+def record_inputs(network) -> list:
+    """Return a list to which every later call of the network appends its inputs."""
+    recorded = []
+    call = network.call
+
+    def recording_call(inputs, **kwargs):
+        recorded.append(np.asarray(inputs))
+        return call(inputs, **kwargs)
+
+    network.call = recording_call
+    return recorded
+
+
+@pytest.mark.parametrize("resample_noise", [False, True])
+def test_resample_noise_gives_the_generator_new_noise(digits, resample_noise):
+    samples = []
+    model = GAN(*small_networks(), resample_noise=resample_noise, seed=0)
+    sample_noise = model.sample_noise
+    model.sample_noise = lambda batch_size: samples.append(sample_noise(batch_size)) or samples[-1]
+    inputs = record_inputs(model.generator)
     model.compile(run_eagerly=True)
     model.fit(digits[0][:16], batch_size=16, verbose=0)
-    assert len(seen) == 2 and len(drawn) == 1 + fresh_noise
-    assert np.array_equal(seen[0], seen[1]) is not fresh_noise
+    assert len(inputs) == 2 and len(samples) == 1 + resample_noise
+    assert np.array_equal(inputs[0], inputs[1]) is not resample_noise
 
 
-def test_an_epoch_goes_through_every_image_once(digits):
-    # Article 1 calls one batch an epoch.
+def test_an_epoch_is_one_pass_over_all_images(digits):
+    # In article 1, one "epoch" is one batch.
     x = digits[0][:100]
-    seen = []
     generator, discriminator = small_networks()
-    call = discriminator.call
-    discriminator.call = lambda inputs, **kwargs: seen.append(np.asarray(inputs)) or call(
-        inputs, **kwargs
-    )
+    inputs = record_inputs(discriminator)
     tf.config.run_functions_eagerly(True)
     try:
         train_gan(generator, discriminator, x, batch_size=32, epochs=1, seed=0, verbose=0)
     finally:
         tf.config.run_functions_eagerly(False)
-    rows = {row.tobytes() for batch in seen for row in batch.astype("float32")}
+    rows = {row.tobytes() for batch in inputs for row in batch.astype("float32")}
     assert {row.tobytes() for row in x} <= rows
-    # 4 steps, each with a real batch, a generated one, and the generator's own.
-    assert [len(batch) for batch in seen] == [32, 32, 32] * 3 + [4, 4, 4]
+    # 4 steps with three batches each: real, generated, and that of the generator's step.
+    assert [len(batch) for batch in inputs] == [32, 32, 32] * 3 + [4, 4, 4]
 
 
-def test_train_gan_repeats_with_its_seed_and_calls_its_callbacks(digits, tmp_path):
+def test_train_gan_is_reproducible_and_calls_its_callbacks(digits, tmp_path):
     histories = []
     for seed in (3, 3, 4):
         keras.utils.set_random_seed(0)
@@ -408,7 +408,7 @@ def test_train_gan_repeats_with_its_seed_and_calls_its_callbacks(digits, tmp_pat
     assert list(histories[0]) == ["discriminator_loss", "generator_loss"]
 
 
-def test_training_stops_where_a_callback_asks_for_it(digits):
+def test_train_gan_stops_when_a_callback_sets_stop_training(digits):
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             self.model.stop_training = True
@@ -417,7 +417,7 @@ def test_training_stops_where_a_callback_asks_for_it(digits):
     assert len(history.epoch) == 1
 
 
-def test_compile_without_arguments_takes_article_4s_two_adams():
+def test_default_optimizers_are_those_of_article_4():
     model = GAN(*small_networks())
     model.compile()
     for optimizer in (model.generator_optimizer, model.discriminator_optimizer):
@@ -426,10 +426,10 @@ def test_compile_without_arguments_takes_article_4s_two_adams():
     assert model.generator_optimizer is not model.discriminator_optimizer
 
 
-# Drawing.
+# Generation.
 
 
-def test_generate_repeats_with_its_seed_and_leaves_training_alone():
+def test_generate_is_reproducible_and_does_not_change_training():
     model = GAN(*small_networks(), seed=3)
     state = np.asarray(model.seed_generator.state)
     images = model.generate(5, seed=1)
@@ -439,15 +439,15 @@ def test_generate_repeats_with_its_seed_and_leaves_training_alone():
     np.testing.assert_array_equal(model.seed_generator.state, state)
 
 
-def test_label_reaches_both_networks(digits):
+def test_labels_change_the_outputs_of_both_networks(digits):
     model = GAN(*small_networks(num_classes=10))
     assert np.any(model.generate(2, labels=1, seed=0) != model.generate(2, labels=2, seed=0))
     x = digits[0][:1]
-    one, two = (np.asarray(model.discriminator([x, np.array([k])])) for k in (1, 2))
-    assert one[0, 0] != two[0, 0]
+    output_1, output_2 = (np.asarray(model.discriminator([x, np.array([k])])) for k in (1, 2))
+    assert output_1[0, 0] != output_2[0, 0]
 
 
-# Bad input.
+# Invalid arguments.
 
 
 @pytest.mark.parametrize(
@@ -459,7 +459,7 @@ def test_label_reaches_both_networks(digits):
         (np.full((3, 784), -1.0), r"x: expected pixels scaled to \[0, 1\]"),
     ],
 )
-def test_bad_images_are_refused_by_both_ways_of_training(x, message):
+def test_invalid_images_raise_in_fit_and_train_gan(x, message):
     generator, discriminator = small_networks()
     model = GAN(generator, discriminator)
     model.compile()
@@ -469,15 +469,15 @@ def test_bad_images_are_refused_by_both_ways_of_training(x, message):
         train_gan(generator, discriminator, x)
 
 
-def test_labels_and_num_classes_must_go_together(digits):
+def test_labels_must_match_num_classes(digits):
     x, y = digits
-    plain, conditional = GAN(*small_networks()), GAN(*small_networks(num_classes=10))
-    plain.compile()
+    unconditional, conditional = GAN(*small_networks()), GAN(*small_networks(num_classes=10))
+    unconditional.compile()
     conditional.compile()
     for call in (
-        lambda: plain.fit(x, y),
-        lambda: plain.generate(2, labels=1),
-        lambda: train_gan(plain.generator, plain.discriminator, x, y),
+        lambda: unconditional.fit(x, y),
+        lambda: unconditional.generate(2, labels=1),
+        lambda: train_gan(unconditional.generator, unconditional.discriminator, x, y),
     ):
         with pytest.raises(ValueError, match="labels: expected None"):
             call()
@@ -504,7 +504,10 @@ def test_labels_and_num_classes_must_go_together(digits):
             lambda: GAN(build_generator(num_classes=10), build_discriminator()),
             "num_classes 10.* None",
         ),
-        (lambda: build_generator(initializer="he"), "expected one of 'fan_in', 'glorot', got 'he'"),
+        (
+            lambda: build_generator(initializer="he"),
+            "expected one of 'pytorch', 'glorot', got 'he'",
+        ),
         (lambda: train_gan(*small_networks(), np.zeros((2, 784)), epochs=0), "epochs: .* got 0"),
         (
             lambda: train_gan(*small_networks(), np.zeros((2, 784)), batch_size=0),
@@ -512,6 +515,6 @@ def test_labels_and_num_classes_must_go_together(digits):
         ),
     ],
 )
-def test_bad_arguments_are_named(call, message):
+def test_error_messages_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()

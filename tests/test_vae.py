@@ -1,4 +1,4 @@
-"""VAE: against the formulas by hand, the articles' sizes, and both ways of training."""
+"""VAE: losses against NumPy, the articles' networks, equality of `VAE` and `build_vae`."""
 
 import keras
 import numpy as np
@@ -48,23 +48,23 @@ def test_kl_divergence_is_the_sum_over_latents_by_hand():
 
 
 @pytest.mark.parametrize(
-    "mean, variance, nats",
+    "mean, variance, expected",
     # KL(N(m, v) || N(0, 1)) = (v + m^2 - 1 - ln v) / 2.
     [(1.0, 1.0, 0.5), (0.0, 4.0, (3 - np.log(4)) / 2), (-2.0, 0.25, (3.25 + np.log(4)) / 2)],
 )
-def test_kl_divergence_against_its_closed_form(mean, variance, nats):
-    # Two equal latent dimensions have twice the divergence of one: article 1's mean would halve it.
+def test_kl_divergence_matches_its_closed_form(mean, variance, expected):
+    # Two equal latent dimensions have twice the divergence of one; article 1's mean halves it.
     z_mean, z_log_var = np.full((1, 2), mean), np.full((1, 2), np.log(variance))
     result = kl_divergence(ops.convert_to_tensor(z_mean), ops.convert_to_tensor(z_log_var))
-    np.testing.assert_allclose(result, [2 * nats], rtol=1e-6)
+    np.testing.assert_allclose(result, [2 * expected], rtol=1e-6)
 
 
-def test_kl_divergence_against_an_average_over_draws():
-    draws = np.random.default_rng(0).normal(0.7, np.exp(0.5 * -0.4), size=400_000)
-    log_q = -0.5 * ((draws - 0.7) ** 2 / np.exp(-0.4) - 0.4)
-    by_draws = np.mean(log_q + 0.5 * draws**2)
+def test_kl_divergence_matches_a_monte_carlo_estimate():
+    z = np.random.default_rng(0).normal(0.7, np.exp(0.5 * -0.4), size=400_000)
+    log_q = -0.5 * ((z - 0.7) ** 2 / np.exp(-0.4) - 0.4)
+    estimate = np.mean(log_q + 0.5 * z**2)
     result = kl_divergence(np.float32([[0.7]]), np.float32([[-0.4]]))
-    np.testing.assert_allclose(result, [by_draws], atol=5e-3)  # 5 standard errors
+    np.testing.assert_allclose(result, [estimate], atol=5e-3)  # 5 standard errors
 
 
 def test_kl_divergence_is_zero_at_the_prior():
@@ -73,8 +73,8 @@ def test_kl_divergence_is_zero_at_the_prior():
 
 @pytest.mark.parametrize("custom", [False, True])
 def test_cross_entropy_is_computed_from_the_logits(custom):
-    # Keras finds them only if the sigmoid's output reaches the loss untouched. Else it clips: a
-    # logit of -20 would cost 16.1 nats and have no gradient.
+    # Keras uses them only if the loss receives the output of the sigmoid itself. Otherwise it clips
+    # the probabilities: a logit of -20 would cost 16.1 nats and have no gradient.
     encoder, decoder = build_encoder(3, (), 2), build_decoder(2, (), 3)
     for network in (encoder, decoder):
         network.set_weights([np.zeros_like(weight) for weight in network.get_weights()])
@@ -83,11 +83,11 @@ def test_cross_entropy_is_computed_from_the_logits(custom):
     model = VAE(encoder, decoder) if custom else build_vae(encoder, decoder)
     if custom:
         model.compile(keras.optimizers.SGD(0.01))
-        assert model.evaluate(x, verbose=0, return_dict=True)["reconstruction"] == 60
+        assert model.evaluate(x, verbose=0, return_dict=True)["reconstruction_loss"] == 60
         model.fit(x, verbose=0)
     else:
         model.compile(keras.optimizers.SGD(0.01), loss=reconstruction_loss)
-        assert model.evaluate(x, x, verbose=0) == 60  # KL is zero
+        assert model.evaluate(x, x, verbose=0) == 60  # the KL divergence is zero
         model.fit(x, x, verbose=0)
     np.testing.assert_allclose(decoder.layers[-1].bias, [-19.99] * 3, rtol=1e-6)  # gradient -1
 
@@ -95,17 +95,16 @@ def test_cross_entropy_is_computed_from_the_logits(custom):
 # Sampling.
 
 
-def test_sampling_has_the_mean_and_the_variance_that_it_is_given():
-    z_mean, z_log_var = np.full((200_000, 1), 3.0, "float32"), np.full(
-        (200_000, 1), -1.0, "float32"
-    )
+def test_sampling_has_the_mean_and_variance_of_its_inputs():
+    z_mean = np.full((200_000, 1), 3.0, "float32")
+    z_log_var = np.full((200_000, 1), -1.0, "float32")
     z = np.asarray(Sampling(seed=0)([z_mean, z_log_var]))
     assert abs(z.mean() - 3) < 5 * np.exp(-0.5) / np.sqrt(200_000)
     assert abs(z.var() - np.exp(-1)) < 5 * np.exp(-1) * np.sqrt(2 / 200_000)
 
 
-def test_sampling_takes_a_batch_of_one_and_of_any_size():
-    # Article 1's noise has a fixed batch size: one row came back as four.
+def test_sampling_takes_batches_of_any_size():
+    # Article 1's noise has a fixed batch size: one row in gives four rows out.
     sampling = Sampling(seed=0)
     for batch_size in (4, 1, 3):
         z = sampling([np.zeros((batch_size, 2)), np.zeros((batch_size, 2))])
@@ -113,10 +112,10 @@ def test_sampling_takes_a_batch_of_one_and_of_any_size():
         assert len(np.unique(np.asarray(z))) == 2 * batch_size
 
 
-# Sizes of the articles.
+# Networks of the articles.
 
 
-def test_article_4_has_652824_parameters():
+def test_parameter_count_matches_article_4():
     encoder, decoder = build_encoder(), build_decoder()
     assert build_vae(encoder, decoder).count_params() == 652_824
     assert VAE(encoder, decoder).count_params() == 652_824
@@ -135,19 +134,18 @@ def test_article_4_has_652824_parameters():
         (dict(), dict(), ([400, 20, 20], [400, 784])),
     ],
 )
-def test_layers_of_each_article(encoder, decoder, widths):
-    encoder, decoder = dense_layers(build_encoder(**encoder)), dense_layers(
-        build_decoder(**decoder)
-    )
+def test_layers_match_each_article(encoder, decoder, widths):
+    encoder = dense_layers(build_encoder(**encoder))
+    decoder = dense_layers(build_decoder(**decoder))
     assert [layer.units for layer in encoder] == widths[0]
     assert [layer.units for layer in decoder] == widths[1]
-    relu, linear, sigmoid = (
-        keras.activations.relu,
-        keras.activations.linear,
+    activations = [layer.activation for layer in encoder + decoder]
+    assert activations == [
+        *[keras.activations.relu] * (len(encoder) - 2),
+        *[keras.activations.linear] * 2,
+        *[keras.activations.relu] * (len(decoder) - 1),
         keras.activations.sigmoid,
-    )
-    assert [layer.activation for layer in encoder] == [relu] * (len(encoder) - 2) + [linear] * 2
-    assert [layer.activation for layer in decoder] == [relu] * (len(decoder) - 1) + [sigmoid]
+    ]
 
 
 # Training.
@@ -157,7 +155,7 @@ def test_layers_of_each_article(encoder, decoder, widths):
     "likelihood, loss", [("bernoulli", reconstruction_loss), ("gaussian", "mse")]
 )
 @pytest.mark.parametrize("num_classes", [None, 10])
-def test_both_ways_of_training_give_the_same_weights(
+def test_vae_and_build_vae_give_the_same_weights(
     double_precision, digits, likelihood, loss, num_classes
 ):
     x, y = digits[0][:656], digits[1][:656]  # 20 batches of 32 and one of 16
@@ -178,23 +176,24 @@ def test_both_ways_of_training_give_the_same_weights(
 
 
 def test_training_reaches_the_encoder_through_z(digits):
-    # Article 1's z never reaches the decoder. Without a KL term, only z can move the encoder.
+    # Article 1's z never reaches the decoder. Without a KL term, the encoder's only gradient is
+    # through z.
     model = VAE(*small_networks(), beta=0.0, seed=0)
     model.compile("adam")
     before = model.encoder.get_weights()
     model.fit(digits[0][:64], verbose=0)
-    for now, then in zip(model.encoder.get_weights(), before):
-        assert np.any(now != then)
+    for new, old in zip(model.encoder.get_weights(), before, strict=True):
+        assert np.any(new != old)
 
 
-def test_training_lowers_the_bound_on_real_digits(digits):
+def test_training_lowers_the_negative_elbo_on_real_digits(digits):
     model = VAE(build_encoder(), build_decoder(), seed=0)
     model.compile("adam")
     losses = model.fit(digits[0], batch_size=64, epochs=4, verbose=0).history["loss"]
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_loss_is_per_image_whatever_the_batch(digits):
+def test_loss_per_image_does_not_depend_on_the_batch_size(digits):
     x = np.repeat(digits[0][:1], 12, axis=0)
     model = VAE(*small_networks(), seed=0)
     model.sampling.call = lambda inputs: inputs[0]  # no noise: every batch has the same loss
@@ -202,19 +201,20 @@ def test_loss_is_per_image_whatever_the_batch(digits):
     losses = [model.evaluate(x[:n], batch_size=n, verbose=0, return_dict=True) for n in (1, 3, 12)]
     np.testing.assert_allclose([log["loss"] for log in losses], losses[0]["loss"], rtol=1e-5)
     z_mean, z_log_var = model.encode(x[:1])
-    nats = reconstruction_loss(x[:1], model.decode(z_mean)) + kl_divergence(z_mean, z_log_var)
-    np.testing.assert_allclose(losses[0]["loss"], nats[0], rtol=1e-5)
+    expected = reconstruction_loss(x[:1], model.decode(z_mean)) + kl_divergence(z_mean, z_log_var)
+    np.testing.assert_allclose(losses[0]["loss"], expected[0], rtol=1e-5)
 
 
-def test_reported_terms_add_up_to_the_loss(digits):
+def test_loss_is_the_weighted_sum_of_its_two_metrics(digits):
     model = VAE(*small_networks(), beta=3.0, seed=0)
     model.compile("adam")
     logs = model.evaluate(digits[0], verbose=0, return_dict=True)
-    np.testing.assert_allclose(logs["loss"], logs["reconstruction"] + 3 * logs["kl"], rtol=1e-5)
+    expected = logs["reconstruction_loss"] + 3 * logs["kl_loss"]
+    np.testing.assert_allclose(logs["loss"], expected, rtol=1e-5)
 
 
 def test_gaussian_loss_is_proportional_to_the_bound_by_hand(digits):
-    # mse + 2/d KL = 2/d (|x - x_hat|^2 / 2 + KL), the bound of a Gaussian of variance 1.
+    # mse + 2/d KL = 2/d (|x - x_hat|^2 / 2 + KL): the bound of a Gaussian of variance 1, times 2/d.
     x = digits[0][:32]
     model = VAE(*small_networks(), likelihood="gaussian", seed=0)
     model.sampling.call = lambda inputs: inputs[0]
@@ -225,17 +225,17 @@ def test_gaussian_loss_is_proportional_to_the_bound_by_hand(digits):
     np.testing.assert_allclose(loss * 784 / 2, np.mean(bound), rtol=1e-5)
 
 
-def test_article_1_call_sequence_trains_the_class(digits):
+def test_call_sequence_of_article_1_trains_the_class(digits):
     model = VAE(*small_networks(), seed=0)
     model.compile(optimizer="adam")
     losses = model.fit(digits[0], epochs=2, batch_size=64, verbose=0).history["loss"]
     assert losses[1] < losses[0]
 
 
-# Drawing.
+# Sampling images, encoding and decoding.
 
 
-def test_generate_repeats_with_its_seed_and_leaves_training_alone():
+def test_generate_repeats_with_its_seed_and_does_not_affect_training():
     model = VAE(*small_networks(), seed=3)
     state = np.asarray(model.sampling.seed_generator.state)
     images = model.generate(5, seed=1)
@@ -246,7 +246,7 @@ def test_generate_repeats_with_its_seed_and_leaves_training_alone():
 
 
 def test_generate_decodes_standard_normal_noise():
-    # A decoder that is one identity: what comes out is what was drawn.
+    # The decoder is the identity before its sigmoid, so that the logits of the images are z.
     decoder = build_decoder(4, (), 4)
     decoder.set_weights([np.eye(4, dtype="float32"), np.zeros(4, "float32")])
     model = VAE(build_encoder(4, (), 4), decoder)
@@ -262,13 +262,11 @@ def test_reconstruct_is_the_decoded_mean(digits):
     np.testing.assert_array_equal(model.reconstruct(x), model.reconstruct(x))
 
 
-def test_functional_and_subclassed_model_share_their_weights(digits):
+def test_models_of_the_same_networks_share_their_weights():
     encoder, decoder = small_networks()
     build_vae(encoder, decoder).set_weights([w + 1 for w in VAE(encoder, decoder).get_weights()])
-    assert (
-        largest_difference(VAE(encoder, decoder).get_weights(), VAE(encoder, decoder).get_weights())
-        == 0
-    )
+    weights = [VAE(encoder, decoder).get_weights() for _ in range(2)]
+    assert largest_difference(*weights) == 0
     assert dense_layers(encoder)[0].bias.numpy().min() == 1
 
 
@@ -277,25 +275,25 @@ def test_label_reaches_both_networks(digits):
     model = VAE(*small_networks(num_classes=10))
     assert np.any(model.encode(x, 1)[0] != model.encode(x, 2)[0])
     assert np.any(model.generate(2, labels=1, seed=0) != model.generate(2, labels=2, seed=0))
-    one_by_one = [model.generate(1, labels=k, seed=0) for k in (3, 7)]
-    assert np.any(one_by_one[0] != one_by_one[1])
+    three, seven = (model.generate(1, labels=label, seed=0) for label in (3, 7))
+    assert np.any(three != seven)
 
 
-def test_labels_are_one_integer_or_one_for_each_image():
+def test_labels_are_one_integer_or_one_per_image():
     model = VAE(*small_networks(num_classes=10))
     together = model.generate(3, labels=np.array([4, 4, 4]), seed=0)
     np.testing.assert_array_equal(model.generate(3, labels=4, seed=0), together)
 
 
-# Bad input.
+# Invalid input.
 
 
 @pytest.mark.parametrize(
     "likelihood, loss", [("bernoulli", reconstruction_loss), ("gaussian", "mse")]
 )
 def test_pixels_below_zero_are_refused_by_both_ways_of_training(digits, likelihood, loss):
-    # Article 4 scales to [-1, 1]; Keras itself trains on, and the loss falls below zero without
-    # end.
+    # Article 4 scales its images to [-1, 1]. Keras raises no error, and the loss falls below zero
+    # without bound.
     x = 2 * digits[0] - 1
     stock = build_vae(*small_networks(), likelihood=likelihood)
     stock.compile("adam", loss=loss)
@@ -325,7 +323,7 @@ def test_pixels_below_zero_are_refused_by_both_ways_of_training(digits, likeliho
         (np.full((3, 784), "a"), "x: expected numbers"),
     ],
 )
-def test_bad_images_are_refused_by_both_ways_of_training(x, message):
+def test_invalid_images_raise_in_both_ways_of_training(x, message):
     stock, custom = build_vae(*small_networks()), VAE(*small_networks())
     stock.compile("adam", loss=reconstruction_loss)
     custom.compile("adam")
@@ -337,33 +335,48 @@ def test_bad_images_are_refused_by_both_ways_of_training(x, message):
         custom.encode(x)
 
 
-def test_labels_and_num_classes_must_go_together(digits):
-    x, y = digits
-    plain, conditional = VAE(*small_networks()), VAE(*small_networks(num_classes=10))
-    plain.compile("adam")
-    conditional.compile("adam")
-    for call in (
-        lambda: plain.fit(x, y),
-        lambda: plain.generate(2, labels=1),
-        lambda: plain.encode(x, y),
-    ):
-        with pytest.raises(ValueError, match="labels: expected None, .* without num_classes"):
-            call()
-    for call in (
-        lambda: conditional.fit(x),
-        lambda: conditional.generate(2),
-        lambda: conditional.encode(x),
-    ):
-        with pytest.raises(ValueError, match="labels: expected integers from 0 to 9, got None"):
-            call()
-    stock = build_vae(*small_networks(num_classes=10))
-    stock.compile("adam", loss=reconstruction_loss)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, x, y: model.fit(x, y),
+        lambda model, x, y: model.generate(2, labels=1),
+        lambda model, x, y: model.encode(x, y),
+    ],
+    ids=["fit", "generate", "encode"],
+)
+def test_labels_of_an_unconditional_model_raise(digits, call):
+    model = VAE(*small_networks())
+    model.compile("adam")
+    with pytest.raises(ValueError, match="labels: expected None, .* without num_classes"):
+        call(model, *digits)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, x: model.fit(x),
+        lambda model, x: model.generate(2),
+        lambda model, x: model.encode(x),
+    ],
+    ids=["fit", "generate", "encode"],
+)
+def test_missing_labels_of_a_conditional_model_raise(digits, call):
+    model = VAE(*small_networks(num_classes=10))
+    model.compile("adam")
     with pytest.raises(ValueError, match="labels: expected integers from 0 to 9, got None"):
-        stock.fit(x, x)
-    stock = build_vae(*small_networks())
-    stock.compile("adam", loss=reconstruction_loss)
+        call(model, digits[0])
+
+
+def test_labels_and_num_classes_must_match_in_the_stock_fit(digits):
+    x, y = digits
+    conditional = build_vae(*small_networks(num_classes=10))
+    conditional.compile("adam", loss=reconstruction_loss)
+    with pytest.raises(ValueError, match="labels: expected integers from 0 to 9, got None"):
+        conditional.fit(x, x)
+    unconditional = build_vae(*small_networks())
+    unconditional.compile("adam", loss=reconstruction_loss)
     with pytest.raises(ValueError, match="labels: expected None"):
-        stock.fit([x, y], x)
+        unconditional.fit([x, y], x)
 
 
 @pytest.mark.parametrize(
@@ -375,8 +388,8 @@ def test_labels_and_num_classes_must_go_together(digits):
         (1.5, "labels: expected integers, got an array of float64"),
     ],
 )
-def test_bad_labels_are_refused(labels, message):
-    # Out of range they would be a row of zeros, and nobody would know.
+def test_invalid_labels_raise(labels, message):
+    # One-hot encoding silently turns a label out of range into a row of zeros.
     with pytest.raises(ValueError, match=message):
         VAE(*small_networks(num_classes=10)).generate(3, labels=labels)
 
@@ -404,6 +417,6 @@ def test_bad_labels_are_refused(labels, message):
         ),
     ],
 )
-def test_bad_arguments_are_named(call, message):
+def test_error_messages_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
