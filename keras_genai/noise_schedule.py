@@ -1,0 +1,180 @@
+"""Noise schedule and sampling steps of diffusion: arithmetic without a network.
+
+The forward process adds noise in T steps with variances beta_t (Ho et al. 2020, equation 2). With
+alpha_t = 1 - beta_t and abar_t = alpha_1 … alpha_t, its closed form is (equation 4)
+
+    q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I)
+
+`ddpm_step` and `ddim_step` are one step of the reverse process. Timesteps count from 0: t = 0 is
+the papers' t = 1, the least noise. x_0 is always the clean image, not x_t at t = 0; the step from
+t = 0 leads to x_0, where abar = 1.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_genai.validation import check_choice, check_size
+
+
+@keras.saving.register_keras_serializable(package="keras_genai")
+class NoiseSchedule:
+    """Variances of the forward process as float64 tables over the timesteps.
+
+    Args:
+        beta_schedule: `"linear"`, betas from 1e-4 to 0.02 (Ho et al. 2020, section 4), scaled by
+            1000 / num_timesteps so that all schedules end at nearly pure noise; or `"cosine"`
+            (Nichol & Dhariwal 2021, equation 17, s = 0.008), which keeps more of the image in the
+            middle of the process. Defaults to `"linear"`.
+        num_timesteps: Int. Number of timesteps, T. Defaults to `1000`.
+
+    Attributes:
+        betas: Float64 array `(T,)`. Variance added by each step.
+        alphas_cumprod: Float64 array `(T,)`. abar_t, the square of the factor of x_0 in x_t.
+
+    Raises:
+        ValueError: for another schedule, for fewer than 1 timestep, or for fewer than 21 timesteps
+            of the linear schedule, whose last beta would not be below 1.
+    """
+
+    def __init__(self, beta_schedule="linear", num_timesteps=1000):
+        check_choice("beta_schedule", beta_schedule, ("linear", "cosine"))
+        self.beta_schedule = beta_schedule
+        minimum = 21 if beta_schedule == "linear" else 1
+        self.num_timesteps = check_size("num_timesteps", num_timesteps, minimum)
+        if beta_schedule == "linear":
+            scale = 1000 / self.num_timesteps
+            self.betas = np.linspace(1e-4 * scale, 0.02 * scale, self.num_timesteps)
+        else:
+            time = np.arange(self.num_timesteps + 1) / self.num_timesteps
+            f = np.cos((time + 0.008) / 1.008 * np.pi / 2) ** 2  # abar_t = f(t) / f(0)
+            # Clipped (section 3.2): the last beta would be 1.
+            self.betas = np.minimum(1 - f[1:] / f[:-1], 0.999)
+        self.alphas_cumprod = np.cumprod(1 - self.betas)
+
+    def add_noise(self, x_0, t, noise):
+        """Return x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise (Ho et al. 2020, equation 4).
+
+        Args:
+            x_0: Float tensor `(batch, height, width, channels)`. Images in [-1, 1].
+            t: Int tensor `(batch,)`. Timesteps from 0 to T - 1.
+            noise: Float tensor of x_0's shape. Standard normal noise.
+
+        Returns:
+            Float tensor of x_0's shape.
+        """
+        signal_rate, noise_rate = self._rates(t, x_0)
+        return signal_rate * x_0 + noise_rate * noise
+
+    def get_velocity(self, x_0, t, noise):
+        """Return v = sqrt(abar_t) noise - sqrt(1 - abar_t) x_0 (Salimans & Ho 2022, section 4)."""
+        signal_rate, noise_rate = self._rates(t, x_0)
+        return signal_rate * noise - noise_rate * x_0
+
+    def predict_noise_from_v(self, x_t, t, v):
+        """Return the noise in x_t for a velocity: sqrt(1 - abar_t) x_t + sqrt(abar_t) v."""
+        signal_rate, noise_rate = self._rates(t, x_t)
+        return noise_rate * x_t + signal_rate * v
+
+    def predict_start_from_noise(self, x_t, t, noise):
+        """Return x_0 = (x_t - sqrt(1 - abar_t) noise) / sqrt(abar_t) (Ho et al. 2020, eq. 15)."""
+        signal_rate, noise_rate = self._rates(t, x_t)
+        return (x_t - noise_rate * noise) / signal_rate
+
+    def predict_noise_from_start(self, x_t, t, x_0):
+        """Return the noise in x_t for a clean image: (x_t - sqrt(abar_t) x_0) / sqrt(1 - abar_t).
+
+        The inverse of `predict_start_from_noise`.
+        """
+        signal_rate, noise_rate = self._rates(t, x_t)
+        return (x_t - signal_rate * x_0) / noise_rate
+
+    def _rates(self, t, images):
+        """Return sqrt(abar_t) and sqrt(1 - abar_t), broadcastable to `images`."""
+        shape = (-1, *[1] * (len(images.shape) - 1))
+        dtype = keras.backend.standardize_dtype(images.dtype)
+        return [
+            ops.reshape(ops.take(ops.convert_to_tensor(table, dtype), t), shape)
+            for table in (np.sqrt(self.alphas_cumprod), np.sqrt(1 - self.alphas_cumprod))
+        ]
+
+    def timesteps(self, num_steps):
+        """Return the timesteps of a shorter reverse process, ascending, trailing spacing.
+
+        Args:
+            num_steps: Int. Number of sampling steps, at most T.
+
+        Returns:
+            Int array `(num_steps,)`, evenly spaced up to rounding, the last one T - 1.
+
+        Raises:
+            ValueError: for more steps than the schedule has.
+        """
+        num_steps = check_size("num_steps", num_steps)
+        if num_steps > self.num_timesteps:
+            raise ValueError(
+                f"num_steps: expected at most the schedule's {self.num_timesteps}, got {num_steps}."
+            )
+        ends = np.arange(1, num_steps + 1) * self.num_timesteps / num_steps
+        return np.round(ends).astype(int) - 1
+
+    def get_config(self):
+        return {"beta_schedule": self.beta_schedule, "num_timesteps": self.num_timesteps}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def ddpm_step(x_t, predicted_noise, alpha_bar, alpha_bar_prev, z):
+    """Sample x_(t-1) from x_t (Ho et al. 2020, Algorithm 2, line 4).
+
+    x_(t-1) = (x_t - (1 - alpha_t) / sqrt(1 - abar_t) noise) / sqrt(alpha_t) + sigma_t z
+
+    sigma_t^2 is the variance of the posterior q(x_(t-1) | x_t, x_0) (equation 7); the paper's other
+    choice, sigma_t^2 = beta_t, is not offered. When timesteps are skipped, alpha_t is the product
+    of the alphas between the two (Nichol & Dhariwal 2021, equation 19).
+
+    Args:
+        x_t: Float tensor. Noisy images.
+        predicted_noise: Float tensor of x_t's shape. Output of the network.
+        alpha_bar: Float. abar of the timestep of x_t.
+        alpha_bar_prev: Float. abar of the timestep to go to, 1 for x_0.
+        z: Float tensor of x_t's shape. Standard normal noise.
+
+    Returns:
+        x_(t-1), a float tensor of x_t's shape.
+    """
+    alpha = alpha_bar / alpha_bar_prev
+    sigma = math.sqrt((1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha))
+    mean = (x_t - (1 - alpha) / math.sqrt(1 - alpha_bar) * predicted_noise) / math.sqrt(alpha)
+    return mean + sigma * z
+
+
+def ddim_step(x_t, predicted_noise, alpha_bar, alpha_bar_prev, z, eta=0.0):
+    """Sample x_(t-1) from x_t (Song et al. 2020, equation 12).
+
+    x_(t-1) = sqrt(abar_(t-1)) x_0 + sqrt(1 - abar_(t-1) - sigma_t^2) noise + sigma_t z
+
+    where x_0 is predicted from x_t and the noise, and sigma_t is that of DDPM times eta
+    (equation 16). Song et al. write alpha_t for the abar_t of this module.
+
+    Args:
+        x_t: Float tensor. Noisy images.
+        predicted_noise: Float tensor of x_t's shape. Output of the network.
+        alpha_bar: Float. abar of the timestep of x_t.
+        alpha_bar_prev: Float. abar of the timestep to go to, 1 for x_0.
+        z: Float tensor of x_t's shape. Standard normal noise.
+        eta: Float from 0 to 1. 0 is deterministic, 1 is DDPM. Defaults to `0.0`.
+
+    Returns:
+        x_(t-1), a float tensor of x_t's shape.
+    """
+    sigma = eta * math.sqrt(
+        (1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_prev)
+    )
+    predicted_x_0 = (x_t - math.sqrt(1 - alpha_bar) * predicted_noise) / math.sqrt(alpha_bar)
+    direction_to_x_t = math.sqrt(1 - alpha_bar_prev - sigma**2) * predicted_noise
+    return math.sqrt(alpha_bar_prev) * predicted_x_0 + direction_to_x_t + sigma * z
