@@ -1,33 +1,38 @@
 """GPT-2: article 4, section 4 (Radford et al. 2019).
 
-A Transformer's decoder layers without an encoder, which predict the next token from all before it.
-`build_gpt2` makes it in any size, new; `checkpoints.load_gpt2` reads the published weights into it.
+A stack of Transformer decoder layers without cross-attention, which predicts each token from the
+tokens before it. `GPT2` builds it in any size, with new weights; `gpt2_checkpoint.load_gpt2` loads
+published weights.
 
-Corrected from the article:
-- It describes attention of "each element with every other" and an encoder–decoder. A GPT is a
-  decoder alone: a causal mask lets each token see itself and what stands before it.
-- It passes no attention mask for a batch of prompts. Here, prompts of different lengths need none:
-  each row goes on where its prompt ends.
-- Its greedy text repeats itself, and greedy search has one answer: more than one is an error. See
-  `generate_text`, which draws.
+Corrected from the article, whose section 4 is titled "自回归模型(Transformers和GPT)":
+- Its list of principles (工作原理) names relations of each element with the others, and an
+  encoder–decoder structure. These describe the Transformer of Vaswani et al. 2017, not GPT-2: a
+  GPT is a decoder only, and a causal mask limits each token to itself and earlier tokens.
+- Its listing decodes greedily, which leads to repetition (Holtzman et al. 2020, section 3).
+  `generate_text` can sample instead, also several continuations.
+
+The listing has a single prompt, which needs no attention mask. Batches of prompts of different
+lengths need none here either: each row continues where its own prompt ends.
 """
 
 import keras
 from keras import layers, ops
 
+from keras_genai.attention import TransformerDecoderLayer, positions_from
 from keras_genai.autoregressive import GREEDY
-from keras_genai.inputs import Dropout, check_choice, check_share, check_size, check_sizes
-from keras_genai.text import LanguageModel, check_tokenizer
-from keras_genai.transformer import TransformerDecoderLayer, positions_from
+from keras_genai.language_model import CausalLM
+from keras_genai.models import Dropout
+from keras_genai.text import check_tokenizer
+from keras_genai.validation import check_choice, check_fraction, check_size, check_sizes
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
 def gelu_new(x):
-    """GELU by the tanh of a cubic, as GPT-2 computes it (Hendrycks & Gimpel 2016, section 2)."""
+    """GELU in its tanh approximation, as in GPT-2 (Hendrycks & Gimpel 2016, section 2)."""
     return keras.activations.gelu(x, approximate=True)
 
 
-# By the names that a checkpoint of `transformers` gives them.
+# Activations by their names in the checkpoints of `transformers`.
 ACTIVATIONS = {
     "gelu_new": gelu_new,
     "gelu_pytorch_tanh": gelu_new,
@@ -38,9 +43,17 @@ ACTIVATIONS = {
 }
 
 
+def _initializer():
+    return keras.initializers.RandomNormal(stddev=0.02)
+
+
 @keras.saving.register_keras_serializable(package="keras_genai")
-class LearnedPositions(layers.Layer):
-    """Add to each vector of x (batch, n, d_model) a learned one of its position."""
+class PositionEmbedding(layers.Layer):
+    """Learned position embedding, added to its input `(batch, n, d_model)`.
+
+    Args:
+        context_length: Int. Number of positions.
+    """
 
     def __init__(self, context_length, **kwargs):
         super().__init__(**kwargs)
@@ -48,13 +61,13 @@ class LearnedPositions(layers.Layer):
 
     def build(self, input_shape):
         self.embeddings = self.add_weight(
-            (self.context_length, input_shape[-1]), _normal(), name="embeddings"
+            (self.context_length, input_shape[-1]), _initializer(), name="embeddings"
         )
 
     def call(self, x, position=0):
-        """Take the vectors for those at position, position + 1, …"""
-        places = positions_from(position, ops.shape(x)[1], self.context_length)
-        return x + ops.take(ops.cast(self.embeddings, x.dtype), places, axis=0)
+        """Add position embeddings to x `(batch, n, d_model)`, whose first is at `position`."""
+        positions = positions_from(position, ops.shape(x)[1], self.context_length)
+        return x + ops.take(ops.cast(self.embeddings, x.dtype), positions, axis=0)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -63,69 +76,41 @@ class LearnedPositions(layers.Layer):
         return {**super().get_config(), "context_length": self.context_length}
 
 
-def _normal():
-    return keras.initializers.RandomNormal(stddev=0.02)
+@keras.saving.register_keras_serializable(package="keras_genai")
+class GPT2(CausalLM):
+    """GPT-2, by default in the smallest published size, with 124,439,808 parameters.
 
+    Maps token ids `(batch, n)` to logits `(batch, n, vocab_size)`, where `logits[:, i]` belongs to
+    the token at position i + 1.
 
-def build_gpt2(
-    vocab_size=50257,
-    context_length=1024,
-    num_layers=12,
-    num_heads=12,
-    d_model=768,
-    dff=None,
-    activation="gelu_new",
-    layer_norm_epsilon=1e-5,
-    tie_embeddings=True,
-    dropout=0.1,
-    tokenizer=None,
-) -> "GPT2":
-    """Build a GPT-2, by default the smallest of those published: 124,439,808 parameters.
+    Args:
+        vocab_size: Int. Number of tokens in the vocabulary. Defaults to `50257`.
+        context_length: Int. Length of the longest sequence. Defaults to `1024`.
+        num_layers: Int. Number of Transformer layers. Defaults to `12`.
+        num_heads: Int. Number of attention heads, a divisor of `d_model`. Defaults to `12`.
+        d_model: Int. Width of the vectors. Defaults to `768`.
+        dff: Int or `None`. Inner width of the feed-forward networks. Defaults to `4 * d_model`.
+        activation: String. Activation of the feed-forward networks, a key of `ACTIVATIONS`:
+            `"gelu_new"`, `"gelu"`, `"relu"`, `"silu"` or `"tanh"`. Defaults to `"gelu_new"`.
+        layer_norm_epsilon: Float. Added to the variance. Defaults to `1e-5`.
+        tie_embeddings: Bool. Whether the output layer uses the kernel of the token embedding.
+            Defaults to `True`.
+        dropout: Float in [0, 1). Dropout rate of the embeddings, the attention scores and the
+            output of each sublayer. Defaults to `0.1`.
+        tokenizer: Tokenizer of the text, saved with the model, or `None`.
+        name: String. Name of the model. Defaults to `"gpt2"`.
 
-        model = build_gpt2(tokenizer.vocab_size, 256, 6, 6, 192, tokenizer=tokenizer)
+    Raises:
+        ValueError: for a size below 1, a `d_model` that is no multiple of `num_heads`, an unknown
+            `activation`, a `dropout` outside [0, 1), or a tokenizer with another vocabulary size.
+
+    Example:
+        model = GPT2(tokenizer.vocab_size, 256, 6, 6, 192, tokenizer=tokenizer)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.AdamW(1e-3, weight_decay=0.1, global_clipnorm=1.0), loss)
         model.fit(tokens[:, :-1], tokens[:, 1:])
         model.generate("Once upon a time")
-
-    Args:
-        vocab_size: number of tokens.
-        context_length: the longest sequence.
-        num_layers: Transformer layers.
-        num_heads: of an attention; d_model is a multiple of it.
-        d_model: size of a vector.
-        dff: inner width of a layer, 4 d_model if None.
-        activation: of the inner width: "gelu_new", "gelu", "relu", "silu", "tanh".
-        layer_norm_epsilon: added to the variance.
-        tie_embeddings: whether the logits have the embedding's matrix.
-        dropout: of embeddings, attention weights, and what each sublayer adds.
-        tokenizer: of the text that the model reads and writes; it is saved with the model.
-
-    Returns:
-        A model from token ids (batch, n) to logits (batch, n, vocab_size).
-
-    Raises:
-        ValueError: for a size below 1, a d_model that is no multiple of num_heads, an unknown
-            activation, a dropout outside [0, 1), or a tokenizer of another size.
     """
-    return GPT2(
-        vocab_size,
-        context_length,
-        num_layers,
-        num_heads,
-        d_model,
-        dff,
-        activation,
-        layer_norm_epsilon,
-        tie_embeddings,
-        dropout,
-        tokenizer,
-    )
-
-
-@keras.saving.register_keras_serializable(package="keras_genai")
-class GPT2(LanguageModel):
-    """The model of `build_gpt2`, whose arguments it has."""
 
     def __init__(
         self,
@@ -152,12 +137,14 @@ class GPT2(LanguageModel):
         )
         dff = check_size("dff", 4 * d_model if dff is None else dff)
         check_choice("activation", activation, ACTIVATIONS)
-        check_share("dropout", dropout)
+        check_fraction("dropout", dropout)
         check_tokenizer("tokenizer", tokenizer, vocab_size)
+
+        # Layers.
         embedding = layers.ReversibleEmbedding(
-            vocab_size, d_model, tie_embeddings, _normal(), name="embedding"
+            vocab_size, d_model, tie_embeddings, _initializer(), name="embedding"
         )
-        positions = LearnedPositions(context_length, name="positions")
+        position_embedding = PositionEmbedding(context_length, name="position_embedding")
         decoder_layers = [
             TransformerDecoderLayer(
                 num_heads,
@@ -168,28 +155,33 @@ class GPT2(LanguageModel):
                 activation=ACTIVATIONS[activation],
                 norm_first=True,
                 layer_norm_epsilon=layer_norm_epsilon,
-                initializer=_normal(),
-                name=f"layer_{i + 1}",
+                kernel_initializer=_initializer(),
+                name=f"decoder_layer_{i + 1}",
             )
             for i in range(num_layers)
         ]
-        norm = layers.LayerNormalization(epsilon=layer_norm_epsilon, name="norm")
+        layer_norm = layers.LayerNormalization(epsilon=layer_norm_epsilon, name="layer_norm")
 
-        tokens = keras.Input((None,), dtype="int32", name="tokens")
-        x = Dropout(dropout)(positions(embedding(tokens)))  # (batch, n, d_model)
+        # Graph.
+        tokens = keras.Input((None,), dtype="int32", name="tokens")  # (batch, n)
+        x = Dropout(dropout)(position_embedding(embedding(tokens)))  # (batch, n, d_model)
         for layer in decoder_layers:
-            x = layer(x)
-        super().__init__(tokens, embedding(norm(x), reverse=True), name=name, **kwargs)
-        # What each layer adds is scaled down, or the sum would grow with the layers (section 2.3).
+            x = layer(x)  # (batch, n, d_model)
+        logits = embedding(layer_norm(x), reverse=True)  # (batch, n, vocab_size)
+        super().__init__(tokens, logits, name=name, **kwargs)
+
+        # Smaller kernels before each residual addition: otherwise the variance of the sum would
+        # grow with the number of layers (section 2.3).
         for layer in decoder_layers:
-            for dense in (layer.attention.projection, layer.outer):
+            for dense in (layer.self_attention.output_dense, layer.feedforward_output_dense):
                 dense.kernel.assign(dense.kernel / (2 * num_layers) ** 0.5)
 
-        self.embedding, self.positions = embedding, positions
-        self.decoder_layers, self.norm = decoder_layers, norm
+        # Attributes.
+        self.embedding, self.position_embedding = embedding, position_embedding
+        self.decoder_layers, self.layer_norm = decoder_layers, layer_norm
         self.vocab_size, self.context_length = vocab_size, context_length
         self.tokenizer = tokenizer
-        self.settings = {
+        self.config = {
             "vocab_size": vocab_size,
             "context_length": context_length,
             "num_layers": num_layers,
@@ -203,77 +195,99 @@ class GPT2(LanguageModel):
         }
 
     def initial_state(self, batch_size, max_length, conditioning=None):
-        """Return room for the keys and values of max_length tokens, in each layer."""
+        """Return one empty cache per layer; see `autoregressive.AutoregressiveModel`."""
         if conditioning is not None:
             raise ValueError("conditioning: expected None, as the model has no other input.")
         return [layer.initial_state(batch_size, max_length) for layer in self.decoder_layers]
 
     def step(self, tokens, state, position, length=None):
-        """Read tokens (batch, n); see `autoregressive`."""
-        x, new_state = self.positions(self.embedding(tokens), position), []
-        for layer, old in zip(self.decoder_layers, state):
-            x, new = layer.step(x, old, position)
-            new_state.append(new)
-        return self.embedding(self.norm(x), reverse=True), new_state
+        """Process tokens `(batch, n)`; see `autoregressive.AutoregressiveModel`."""
+        x, new_state = self.position_embedding(self.embedding(tokens), position), []
+        for layer, layer_state in zip(self.decoder_layers, state, strict=True):
+            x, layer_state = layer.step(x, layer_state, position)
+            new_state.append(layer_state)
+        return self.embedding(self.layer_norm(x), reverse=True), new_state
 
 
-def enable_lora(model, rank: int = 8) -> None:
-    """Freeze a GPT-2 but for a change of low rank to its queries and values (Hu et al. 2022).
+build_gpt2 = GPT2  # under a builder's name, like `build_vae`
 
-    Each matrix W becomes W + A B, of which A (d_model, rank) and B (rank, d_model) are trained.
-    Compile the model after this. A file keeps the sum: a model that is loaded is a plain one.
+
+def enable_lora(model: GPT2, rank: int = 8) -> None:
+    """Freeze a GPT-2, except a low-rank update of its query and value kernels (Hu et al. 2022).
+
+    Each kernel W becomes W + A B, with trainable A `(d_model, rank)` and B `(rank, d_model)`.
+    Compile the model afterwards. Saving merges the update into the kernels: a loaded model has no
+    LoRA weights.
+
+    Args:
+        model: `GPT2`. Model to change.
+        rank: Int. Rank of the updates. Defaults to `8`.
+
+    Raises:
+        ValueError: for a rank below 1.
     """
     rank = check_size("rank", rank)
-    for layer in (model.embedding, model.positions, model.norm, *model.decoder_layers):
+    for layer in (model.embedding, model.position_embedding, model.layer_norm):
         layer.trainable = False
     for layer in model.decoder_layers:
         layer.trainable = True
-        for part in (layer.attention_norm, layer.inner, layer.outer, layer.feed_forward_norm):
-            part.trainable = False
-        layer.attention.key.trainable = layer.attention.projection.trainable = False
-        for dense in (layer.attention.query, layer.attention.value):
+        attention = layer.self_attention
+        for frozen in (
+            attention.key,
+            attention.output_dense,
+            layer.self_attention_layer_norm,
+            layer.feedforward_intermediate_dense,
+            layer.feedforward_output_dense,
+            layer.feedforward_layer_norm,
+        ):
+            frozen.trainable = False
+        for dense in (attention.query, attention.value):
             dense.bias.trainable = False
-            dense.enable_lora(rank)
+            dense.enable_lora(rank)  # freezes the kernel
 
 
 def generate_text(
-    model, tokenizer, prompt, max_length=100, num_return_sequences=1, sampler=GREEDY, seed=None
+    model, tokenizer, prompt, max_length=100, *, num_return_sequences=1, sampler=GREEDY, seed=None
 ) -> list[str]:
-    """Continue a text, as article 4 calls it.
+    """Continue a text, with the arguments of article 4's `generate` call.
 
+    Greedy search is the article's choice, and leads to repetition: the likeliest continuation of a
+    phrase is often the phrase again (Holtzman et al. 2020, section 3).
+
+    Args:
+        model: `CausalLM`. Model that generates the tokens.
+        tokenizer: Tokenizer of the model, with an `end_token`.
+        prompt: String. Beginning of the text.
+        max_length: Int. Maximum number of tokens, including the prompt. Defaults to `100`.
+        num_return_sequences: Int. Number of texts. Defaults to `1`.
+        sampler: `autoregressive.Sampler`, or `GREEDY`. Defaults to `GREEDY`.
+        seed: Int or `None`. Seed of the random numbers.
+
+    Returns:
+        List of `num_return_sequences` texts, each with the prompt, and without the end token.
+
+    Raises:
+        ValueError: for an empty prompt, for one of `max_length` tokens or more, and for several
+            sequences under greedy search, which would be equal.
+
+    Example:
         model, tokenizer = load_gpt2("gpt2"), GPT2Tokenizer.gpt2()
         generate_text(model, tokenizer, "Once upon a time")
         generate_text(model, tokenizer, "Once upon a time", sampler=Sampler(top_p=0.9))
-
-    Greedy is the article's setting, and repeats itself: what is likeliest after a phrase is the
-    phrase again (Holtzman et al. 2020, section 3).
-
-    Args:
-        max_length: tokens, the prompt's included.
-        num_return_sequences: how many texts.
-        sampler: `GREEDY`, or `Sampler(temperature, top_k, top_p)`.
-        seed: the same seed gives the same texts.
-
-    Returns:
-        A list of texts, each with the prompt, up to <|endoftext|>.
-
-    Raises:
-        ValueError: for an empty prompt, for one that max_length leaves no room after, and for more
-            than one sequence under greedy search, which would all be the same.
     """
     check_size("num_return_sequences", num_return_sequences)
     if num_return_sequences > 1 and sampler.top_k == 1:
         raise ValueError(
-            f"num_return_sequences: expected 1 under greedy search, which has one answer, got "
-            f"{num_return_sequences}. A Sampler() draws different ones."
+            f"num_return_sequences: expected 1 under greedy search, which is deterministic, got "
+            f"{num_return_sequences}. Sample with Sampler() for different sequences."
         )
     tokens = tokenizer.encode(prompt)
     check_size("max_length", max_length, minimum=len(tokens) + 1)
     rows = model.generate(
         [tokens] * num_return_sequences,
         max_length - len(tokens),
-        sampler,
-        seed,
-        end=tokenizer.end_token,
+        sampler=sampler,
+        seed=seed,
+        stop_token=tokenizer.end_token,
     )
     return [tokenizer.decode(row[:-1] if row[-1] == tokenizer.end_token else row) for row in rows]

@@ -1,0 +1,446 @@
+"""Encoder–decoder Transformer of Vaswani et al. 2017, for translation.
+
+The encoder (figure 1, left) maps a source to a context; the decoder (right) predicts each token of
+the target from the context and the tokens before it:
+
+    p(target | source) = ∏ p(target_t | target_1 … target_(t-1), source)
+
+In training, the decoder input is the reference target, shifted by one token (teacher forcing). In
+translation, it is the tokens generated so far. Token 0 is padding, 1 starts a target, 2 ends it.
+
+Corrected from article 1, section "Transformer 的实现": its Sequential model is meant for tasks such
+as translation from sequence to sequence or natural language processing. A Sequential model has one
+input, which suffices for labeling and language modeling; translation has two, the source and the
+target so far. The listing ends at the architecture: loss, masks, start and end tokens are added.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers, ops
+
+from keras_genai import autoregressive
+from keras_genai.attention import (
+    PAD_TOKEN_ID,
+    PositionalEmbedding,
+    TransformerDecoderLayer,
+    TransformerEncoderLayer,
+)
+from keras_genai.beam_search import beam_search, check_length_penalty
+from keras_genai.models import CustomLossMixin, Dropout, NestedConfigMixin, ValidatedModel
+from keras_genai.text import check_tokenizer
+from keras_genai.validation import check_fraction, check_size, check_sizes, check_tokens
+
+TRANSLATION_BATCH_SIZE = 128
+
+
+@keras.saving.register_keras_serializable(package="keras_genai")
+class MaskedCrossentropy(keras.losses.Loss):
+    """Cross-entropy of logits in nats, averaged over all tokens except padding.
+
+    Labels are tokens `(batch, n)`, predictions are logits `(batch, n, vocab_size)`.
+
+    Args:
+        label_smoothing: Float in [0, 1). Weight of the uniform distribution over the vocabulary in
+            the target distribution (Vaswani et al. 2017, section 5.4). Defaults to `0.0`.
+        reduction: Reduction of `keras.losses.Loss`. Defaults to `"mean_with_sample_weight"`, where
+            padding has weight 0.
+        name: String. Name of the loss. Defaults to `"loss"`.
+    """
+
+    def __init__(
+        self, label_smoothing=0.0, reduction="mean_with_sample_weight", name="loss", **kwargs
+    ):
+        super().__init__(name=name, reduction=reduction, **kwargs)
+        check_fraction("label_smoothing", label_smoothing)
+        self.label_smoothing = label_smoothing
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        mask = ops.cast(ops.not_equal(y_true, PAD_TOKEN_ID), y_pred.dtype)  # (batch, n)
+        if sample_weight is not None:  # (batch,) or (batch, n)
+            sample_weight = ops.cast(sample_weight, mask.dtype)
+            mask = mask * ops.reshape(sample_weight, (ops.shape(y_true)[0], -1))
+        return super().__call__(y_true, y_pred, mask)
+
+    def call(self, y_true, y_pred):
+        log_probs = ops.log_softmax(y_pred, axis=-1)  # (batch, n, vocab_size)
+        labels = ops.cast(y_true, "int32")[..., None]
+        cross_entropy = -ops.take_along_axis(log_probs, labels, axis=-1)[..., 0]  # (batch, n)
+        uniform_cross_entropy = -ops.mean(log_probs, axis=-1)
+        epsilon = self.label_smoothing
+        return (1 - epsilon) * cross_entropy + epsilon * uniform_cross_entropy
+
+    def get_config(self):
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+@keras.saving.register_keras_serializable(package="keras_genai")
+class TransformerSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate with linear warmup, then decay by 1 / sqrt(step).
+
+    Vaswani et al. 2017, equation 3, with a peak of 1 / sqrt(d_model * warmup_steps):
+
+        rate = d_model^-0.5 * min(step^-0.5, step * warmup_steps^-1.5)
+
+    Args:
+        d_model: Int. Width of the model's vectors.
+        warmup_steps: Int. Number of steps until the peak. Defaults to `4000`.
+        decay_steps: Int or `None`. If set, the rate is also multiplied by a factor that decreases
+            linearly from 1 to 0 in this number of steps. In a short training, it replaces the
+            paper's average of the last checkpoints (section 6.1). Defaults to `None`.
+    """
+
+    def __init__(self, d_model, warmup_steps=4000, decay_steps=None):
+        self.d_model, self.warmup_steps = check_sizes(d_model=d_model, warmup_steps=warmup_steps)
+        self.decay_steps = None if decay_steps is None else check_size("decay_steps", decay_steps)
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32") + 1  # Keras counts from 0
+        rate = self.d_model**-0.5 * ops.minimum(step**-0.5, step * self.warmup_steps**-1.5)
+        if self.decay_steps is None:
+            return rate
+        return rate * ops.maximum(1 - step / self.decay_steps, 0)
+
+    def get_config(self):
+        return {
+            "d_model": self.d_model,
+            "warmup_steps": self.warmup_steps,
+            "decay_steps": self.decay_steps,
+        }
+
+
+def _encode(source, embedding, dropout, encoder_layers, layer_norm):
+    """Left half of figure 1: source tokens `(batch, m)` → context `(batch, m, d_model)`, mask."""
+    mask = ops.not_equal(source, PAD_TOKEN_ID)  # (batch, m), False at padding
+    x = dropout(embedding(source))  # (batch, m, d_model)
+    for layer in encoder_layers:
+        x = layer(x, mask=mask)  # (batch, m, d_model)
+    return layer_norm(x), mask
+
+
+def _decode(target, context, mask, embedding, dropout, decoder_layers, layer_norm, lm_head):
+    """Right half of figure 1: target tokens `(batch, n)` → logits `(batch, n, vocab_size)`."""
+    x = dropout(embedding(target))  # (batch, n, d_model)
+    for layer in decoder_layers:
+        x = layer(x, context, context_mask=mask)  # (batch, n, d_model)
+    return lm_head(layer_norm(x))  # (batch, n, vocab_size)
+
+
+@keras.saving.register_keras_serializable(package="keras_genai")
+class Seq2SeqTransformer(NestedConfigMixin, CustomLossMixin, ValidatedModel):
+    """Encoder–decoder Transformer from a source sequence to a target sequence.
+
+    Maps `[source (batch, m), target (batch, n)]` to logits `(batch, n, target_vocab_size)`, where
+    `logits[:, i]` belongs to the target token at position i + 1. `fit(source, target)` takes
+    targets from their start token to their end token, and reports two metrics: `loss`, and
+    `cross_entropy`, the cross-entropy per token in nats without label smoothing.
+
+    Args:
+        input_vocab_size: Int. Number of source tokens; 0 is padding.
+        target_vocab_size: Int. Number of target tokens; 0 is padding, 1 starts a target, 2 ends it.
+        max_seq_length: Int. Length of the longest source or target.
+        num_layers: Int. Number of encoder layers, and of decoder layers. Defaults to `4`.
+        d_model: Int, even. Model dimension, the size of the vector of each token. Defaults to
+            `128`.
+        num_heads: Int. Number of attention heads, a divisor of `d_model`. Defaults to `8`.
+        dff: Int. Inner width of the feed-forward networks. Defaults to `512`.
+        dropout: Float in [0, 1). Dropout rate of the embeddings and of the output of each sublayer.
+            Defaults to `0.1`.
+        norm_first: Bool. Whether to normalize the input of each sublayer (pre-norm), or its sum
+            with the output (post-norm), as in the paper. A post-norm model trained by the recipe
+            `article1-transformer` failed: its encoder returned the same vector at every position.
+            Defaults to `True`.
+        input_tokenizer: Tokenizer of the source texts, saved with the model, or `None`.
+        target_tokenizer: Tokenizer of the target texts, saved with the model, or `None`.
+        name: String. Name of the model. Defaults to `"seq2seq_transformer"`.
+
+    Raises:
+        ValueError: for a size below 1, a `d_model` that is odd or no multiple of `num_heads`, a
+            `dropout` outside [0, 1), or a tokenizer with another vocabulary size.
+
+    Example:
+        model = Seq2SeqTransformer(4000, 4000, max_seq_length=80)
+        rate = TransformerSchedule(d_model=128)
+        model.compile(keras.optimizers.Adam(rate, beta_2=0.98, epsilon=1e-9))
+        model.fit(source, target)
+        model.translate("…")
+
+    The stock `fit` of a functional model takes the decoder input and the labels separately:
+
+        stock = keras.Model(model.inputs, model.outputs)
+        stock.compile("adam", MaskedCrossentropy(label_smoothing=0.1))
+        stock.fit([source, target[:, :-1]], target[:, 1:])
+    """
+
+    start_token, end_token = 1, 2
+
+    def __init__(
+        self,
+        input_vocab_size,
+        target_vocab_size,
+        max_seq_length,
+        num_layers=4,
+        d_model=128,
+        num_heads=8,
+        dff=512,
+        dropout=0.1,
+        norm_first=True,
+        input_tokenizer=None,
+        target_tokenizer=None,
+        name="seq2seq_transformer",
+        **kwargs,
+    ):
+        input_vocab_size, target_vocab_size, max_seq_length, num_layers = check_sizes(
+            input_vocab_size=input_vocab_size,
+            target_vocab_size=target_vocab_size,
+            max_seq_length=max_seq_length,
+            num_layers=num_layers,
+        )
+        check_fraction("dropout", dropout)
+        check_tokenizer("input_tokenizer", input_tokenizer, input_vocab_size)
+        check_tokenizer("target_tokenizer", target_tokenizer, target_vocab_size)
+
+        # Layers.
+        source_embedding = PositionalEmbedding(
+            input_vocab_size, max_seq_length, d_model, name="source_embedding"
+        )
+        target_embedding = PositionalEmbedding(
+            target_vocab_size, max_seq_length, d_model, name="target_embedding"
+        )
+        source_dropout, target_dropout = Dropout(dropout), Dropout(dropout)
+        layer_config = {"dropout": dropout, "norm_first": norm_first}
+        encoder_layers = [
+            TransformerEncoderLayer(num_heads, dff, name=f"encoder_layer_{i + 1}", **layer_config)
+            for i in range(num_layers)
+        ]
+        decoder_layers = [
+            TransformerDecoderLayer(num_heads, dff, name=f"decoder_layer_{i + 1}", **layer_config)
+            for i in range(num_layers)
+        ]
+        # The output of a pre-norm stack is an unnormalized sum: it needs a final layer norm.
+        encoder_layer_norm, decoder_layer_norm = (
+            layers.LayerNormalization(epsilon=1e-6, name=name) if norm_first else layers.Identity()
+            for name in ("encoder_layer_norm", "decoder_layer_norm")
+        )
+        lm_head = layers.Dense(target_vocab_size, name="lm_head")
+
+        # Graph.
+        encoder_parts = (source_embedding, source_dropout, encoder_layers, encoder_layer_norm)
+        decoder_parts = (
+            target_embedding, target_dropout, decoder_layers, decoder_layer_norm, lm_head
+        )  # fmt: skip
+        source = keras.Input((None,), dtype="int32", name="source")  # (batch, m)
+        target = keras.Input((None,), dtype="int32", name="target")  # (batch, n)
+        context, source_mask = _encode(source, *encoder_parts)
+        logits = _decode(target, context, source_mask, *decoder_parts)
+        super().__init__([source, target], logits, name=name, **kwargs)
+
+        # Attributes.
+        self.encoder = keras.Model(source, context, name="encoder")
+        self.target_embedding, self.decoder_layers = target_embedding, decoder_layers
+        self.decoder_layer_norm, self.lm_head = decoder_layer_norm, lm_head
+        self.input_vocab_size, self.vocab_size = input_vocab_size, target_vocab_size
+        self.context_length = max_seq_length
+        self.input_tokenizer, self.target_tokenizer = input_tokenizer, target_tokenizer
+        self.config = {
+            "input_vocab_size": input_vocab_size,
+            "target_vocab_size": target_vocab_size,
+            "max_seq_length": max_seq_length,
+            "num_layers": num_layers,
+            "d_model": target_embedding.d_model,
+            "num_heads": decoder_layers[0].num_heads,
+            "dff": decoder_layers[0].dff,
+            "dropout": dropout,
+            "norm_first": norm_first,
+        }
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+        self.cross_entropy_tracker = keras.metrics.Mean(name="cross_entropy")
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            **self.config,
+            "input_tokenizer": keras.saving.serialize_keras_object(self.input_tokenizer),
+            "target_tokenizer": keras.saving.serialize_keras_object(self.target_tokenizer),
+        }
+
+    # Training.
+
+    @property
+    def metrics(self):
+        return [self.loss_tracker, self.cross_entropy_tracker]
+
+    def compile(self, optimizer="adam", loss=None, **kwargs):
+        """Configure training like `keras.Model.compile`.
+
+        Unlike in other models with a `CustomLossMixin`, a loss may be given.
+
+        Args:
+            optimizer: Keras optimizer or its name. Defaults to `"adam"`.
+            loss: Loss of labels and logits. Defaults to `MaskedCrossentropy(label_smoothing=0.1)`,
+                the loss of Vaswani et al. 2017, section 5.4.
+            **kwargs: Other arguments of `keras.Model.compile`.
+        """
+        loss = loss or MaskedCrossentropy(label_smoothing=0.1)
+        keras.Model.compile(self, optimizer, loss, **kwargs)
+        self.optimizer.build(self.trainable_variables)
+        # Keras builds the loss in its first call. With several replicas, it would make that call
+        # itself before training, with the source as the only input, and fail.
+        self.compute_loss(y=ops.ones((1, 1), "int32"), y_pred=ops.zeros((1, 1, self.vocab_size)))
+
+    def compute_loss_and_logs(self, data, training):
+        """Return the loss of a batch `(source, target)` and a dict of metric results."""
+        source, target, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        decoder_input, labels = target[:, :-1], target[:, 1:]  # teacher forcing: (batch, n - 1)
+        logits = self([source, decoder_input], training=training)  # (batch, n - 1, vocab_size)
+        loss = self.compute_loss(y=labels, y_pred=logits, sample_weight=sample_weight)
+        cross_entropy = MaskedCrossentropy()(labels, logits)
+        num_tokens = ops.sum(ops.cast(labels != PAD_TOKEN_ID, "float32"))
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync  # Keras divides losses by it
+        self.loss_tracker.update_state(loss * replicas, num_tokens)
+        self.cross_entropy_tracker.update_state(cross_entropy * replicas, num_tokens)
+        return loss, {metric.name: metric.result() for metric in self.metrics}
+
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            loss, logs = self.compute_loss_and_logs(data, training=True)
+            loss = self.optimizer.scale_loss(loss)  # no effect without a LossScaleOptimizer
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply(gradients, self.trainable_weights)
+        return logs
+
+    def check_data(self, x, y):
+        """Raise ValueError unless x and y are token ids of the vocabularies, of valid lengths."""
+        check_tokens("x", x, self.input_vocab_size, minimum=1)
+        check_tokens("y", y, self.vocab_size, minimum=2)
+        self._check_length("x", x)
+        self._check_length("y", y)
+
+    def _check_length(self, name, tokens):
+        """Return the length of the longest sequence without padding, if the model can take it."""
+        columns = np.any(np.asarray(tokens) != PAD_TOKEN_ID, axis=0)
+        longest = int(np.max(np.flatnonzero(columns), initial=-1)) + 1
+        if longest > self.context_length:
+            raise ValueError(
+                f"{name}: expected at most {self.context_length} tokens, as many as the model can "
+                f"take, got {longest}."
+            )
+        return longest
+
+    # Translation.
+
+    def initial_state(self, batch_size, max_length, conditioning):
+        """Encode sources `(batch, m)`; see `autoregressive.AutoregressiveModel`."""
+        context = self.encoder(conditioning)  # (batch, m, d_model)
+        states = [
+            layer.initial_state(batch_size, max_length, context) for layer in self.decoder_layers
+        ]
+        return {"mask": ops.not_equal(conditioning, PAD_TOKEN_ID), "layers": states}
+
+    def step(self, tokens, state, position, length=None):
+        """Process target tokens `(batch, n)`; see `autoregressive.AutoregressiveModel`."""
+        x, states = self.target_embedding(tokens, position), []
+        for layer, layer_state in zip(self.decoder_layers, state["layers"], strict=True):
+            x, layer_state = layer.step(x, layer_state, position, state["mask"])
+            states.append(layer_state)
+        return self.lm_head(self.decoder_layer_norm(x)), {**state, "layers": states}
+
+    def translate(self, source, *, beam_width=1, length_penalty=0.6, max_new_tokens=None):
+        """Search for the likeliest target of each source, greedily or with beams.
+
+        Args:
+            source: String or list of strings; or token ids, an array `(batch, m)` padded with 0.
+            beam_width: Int. Number of beams, 4 in Vaswani et al. 2017, section 6.1; 1 is greedy
+                search. Defaults to `1`.
+            length_penalty: Float, at least 0. Exponent of the length normalization of beam search;
+                see `beam_search.beam_search`. Defaults to `0.6`, as in the paper.
+            max_new_tokens: Int or `None`. Maximum number of tokens to generate, limited to
+                `max_seq_length - 1`. Defaults to `None`, that limit.
+
+        Returns:
+            A string, a list of strings, or int32 tokens `(batch, n)` filled with the end token.
+
+        Raises:
+            ValueError: for an empty source or one longer than `max_seq_length`, for ids outside the
+                vocabulary, for text if the model has no tokenizers, and for an invalid option.
+        """
+        search_options = (beam_width, length_penalty, max_new_tokens)
+        texts = [source] if isinstance(source, str) else source
+        if not isinstance(texts, (list, tuple)):
+            return self._translate_tokens(source, *search_options)
+        self._check_tokenizers()
+        # Sorted by length: a batch is as long as its longest source, and takes as many steps.
+        sources = [self.input_tokenizer.encode(text) for text in texts]
+        order = sorted(range(len(texts)), key=lambda i: len(sources[i]))
+        targets = [None] * len(texts)
+        for start in range(0, len(texts), TRANSLATION_BATCH_SIZE):
+            rows = order[start : start + TRANSLATION_BATCH_SIZE]
+            batch = keras.utils.pad_sequences([sources[i] for i in rows], padding="post")
+            for i, target in zip(rows, self._translate_tokens(batch, *search_options), strict=True):
+                target = autoregressive.truncate_at_stop_token(target, 0, self.end_token)
+                targets[i] = self.target_tokenizer.decode(target[target != self.end_token])
+        return targets[0] if isinstance(source, str) else targets
+
+    def _check_tokenizers(self):
+        if self.input_tokenizer is None or self.target_tokenizer is None:
+            raise ValueError("source: expected token ids, since the model has no tokenizers.")
+
+    def _translate_tokens(self, source, beam_width, length_penalty, max_new_tokens):
+        """Translate token ids `(batch, m)` to int32 tokens `(batch, n)`."""
+        check_tokens("source", source, self.input_vocab_size, minimum=1)
+        check_size("beam_width", beam_width)
+        check_length_penalty(length_penalty)
+        limit = self.context_length - 1
+        max_new_tokens = limit if max_new_tokens is None else max_new_tokens
+        max_new_tokens = min(check_size("max_new_tokens", max_new_tokens), limit)
+        source = np.asarray(source)
+        empty = np.flatnonzero(np.all(source == PAD_TOKEN_ID, axis=1))
+        if len(empty):
+            raise ValueError(
+                f"source: expected at least one token, got nothing but padding in row {empty[0]}."
+            )
+        longest = self._check_length("source", source)
+        # A length of a multiple of 32: few different lengths, so that few functions are compiled.
+        padded_length = min(-(-longest // 32) * 32, self.context_length)
+        source = keras.utils.pad_sequences(source[:, :longest], padded_length, padding="post")
+        prompt = np.full((len(source), 1), self.start_token)
+        options = {"conditioning": source, "stop_token": self.end_token}
+        if beam_width == 1:
+            options["sampler"] = autoregressive.GREEDY
+            return autoregressive.generate(self, prompt, max_new_tokens, **options)[:, 1:]
+        options |= {"beam_width": beam_width, "length_penalty": length_penalty}
+        sequences, _ = beam_search(self, prompt, max_new_tokens, **options)
+        return sequences[:, 0, 1:]  # the best beam, without the start token
+
+    def attention_maps(self, source: str, target: str) -> dict:
+        """Return the cross-attention scores between the tokens of a source and of a target.
+
+        Args:
+            source: String of m tokens.
+            target: String of n - 1 tokens; the end token is appended.
+
+        Returns:
+            Dict of `"source"` and `"target"`, lists of the m and n tokens as strings, and
+            `"weights"`, a float array `(num_layers, num_heads, n, m)`: the attention to each source
+            token while each target token is predicted. Each row sums to 1.
+
+        Raises:
+            ValueError: if the model has no tokenizers.
+        """
+        self._check_tokenizers()
+        source_ids = self.input_tokenizer.encode(source)
+        target_ids = np.append(self.target_tokenizer.encode(target), self.end_token)
+        decoder_input = np.append(self.start_token, target_ids[:-1])
+        context = self.encoder(source_ids[None])
+        x, weights = self.target_embedding(decoder_input[None]), []
+        for layer in self.decoder_layers:
+            x, scores = layer(x, context, return_attention_scores=True)
+            weights.append(np.asarray(scores)[0])
+        return {
+            "source": [self.input_tokenizer.decode([token]) for token in source_ids],
+            "target": [self.target_tokenizer.decode([token]) for token in target_ids],
+            "weights": np.stack(weights),
+        }
+
+
+build_seq2seq_transformer = Seq2SeqTransformer  # under a builder's name, like `build_vae`
