@@ -1,13 +1,20 @@
-"""WaveNet: article 3, section 5 (van den Oord et al. 2016, "A Generative Model for Raw Audio").
+"""WaveNet of article 3, section 5 (van den Oord et al. 2016, "A Generative Model for Raw Audio").
 
-A waveform is drawn sample after sample, each given all before it, as a PixelCNN draws pixels. A
-sample is one of 256 mu-law levels (`audio`), and a softmax says how likely each is.
+A waveform is generated sample by sample, each conditioned on all samples before it (equation 1):
 
-What came before is seen through convolutions of two places, one of them further back in each layer:
-1, 2, 4 … 512 samples. A block of ten such layers reaches back 1,023 samples at the cost of ten.
+    p(x) = p(x_1) p(x_2 | x_1) … p(x_n | x_1, …, x_(n-1))
 
-Corrected from the article: it has WaveNet maximise "the posterior of data and latent variables".
-There is no latent variable. What is maximised is the likelihood itself, which `log_prob` returns.
+A sample is one of 256 mu-law levels (`audio`, section 2.2), and a softmax gives the probability of
+each level. The network is a stack of causal convolutions of two taps, dilated by 1, 2, 4, …, 512
+samples (section 2.1): a block of ten layers extends the receptive field by 1,023 samples.
+
+Corrected from the article: according to the second paragraph of its section 5, autoregressive
+models (it names PixelCNN and WaveNet) optimize their parameters by maximizing
+观测数据与潜在变量的后验概率, "the posterior probability of the observed data and latent variables",
+so that they generate new samples that match the features of the input data. WaveNet has no latent
+variable and hence no posterior: training maximizes the log-likelihood log p(x), which `log_prob`
+returns. The section's first paragraph, a joint distribution by way of conditional probabilities
+(条件概率), is right.
 """
 
 import keras
@@ -16,240 +23,282 @@ from keras import layers, ops
 
 from keras_genai import audio, autoregressive
 from keras_genai.autoregressive import Sampler
-from keras_genai.inputs import (
-    CheckedModel,
-    OneHot,
-    check_labels,
-    check_range,
-    check_size,
-    check_sizes,
-    label_input,
-    with_labels,
-)
+from keras_genai.conditioning import OneHot, label_input, pack_inputs
+from keras_genai.models import ValidatedModel
+from keras_genai.validation import check_labels, check_range, check_size, check_sizes
 
-IGNORED = -1  # a target that is none: what is padded at the end of a sound
+IGNORE_CLASS = -1  # target of the padding after the end of a sound
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class DilatedLayer(layers.Layer):
-    """One layer (section 2.3): a gated convolution of two places, `dilation` samples apart.
+class ResidualBlock(layers.Layer):
+    """Residual block of figure 4: a gated, dilated causal convolution of two taps.
 
-    Called on x (batch, n, num_filters), and one-hot labels if there are any, it returns what the
-    next layer reads, of x's shape, and what goes to the logits, (batch, n, num_skip).
+        z = tanh(W_f * x + V_f h) ⊙ sigmoid(W_g * x + V_g h)
 
-    `step` computes the same from where `initial_state` begins: a ring of the last `dilation`
-    inputs, in which the one at position t has the place t % dilation.
+    Here * is the convolution, and h are one-hot labels, if there are any (equation 2; section 2.5,
+    global conditioning). Two 1 x 1 convolutions of z, computed as one, give the residual and the
+    skip output (section 2.4).
+
+    `call` maps whole sequences. `step` continues sequences from a ring buffer of the last
+    `dilation_rate` inputs, in which position t has slot t % dilation_rate.
+
+    Args:
+        residual_channels: Int. Number of channels of the input and of the residual output.
+        skip_channels: Int. Number of channels of the skip output.
+        dilation_rate: Int. Distance between the two taps, in samples.
     """
 
-    def __init__(self, num_filters, num_skip, dilation, **kwargs):
+    def __init__(self, residual_channels, skip_channels, dilation_rate, **kwargs):
         super().__init__(**kwargs)
-        self.num_filters, self.num_skip, self.dilation = check_sizes(
-            num_filters=num_filters, num_skip=num_skip, dilation=dilation
+        self.residual_channels, self.skip_channels, self.dilation_rate = check_sizes(
+            residual_channels=residual_channels,
+            skip_channels=skip_channels,
+            dilation_rate=dilation_rate,
         )
-        num_filters, num_skip = self.num_filters, self.num_skip
-        # A convolution of two places is a product with both of them side by side.
-        self.filter = layers.Dense(2 * num_filters)
-        self.outwards = layers.Dense(num_filters + num_skip)
-        self.condition = layers.Dense(2 * num_filters, use_bias=False)
+        # A convolution of two taps is a dense layer on both taps, concatenated.
+        self.gate_dense = layers.Dense(2 * self.residual_channels, name="gate_dense")
+        self.residual_and_skip = layers.Dense(
+            self.residual_channels + self.skip_channels, name="residual_and_skip"
+        )
+        self.label_projection = layers.Dense(
+            2 * self.residual_channels, use_bias=False, name="label_projection"
+        )
 
     def build(self, x_shape, labels_shape=None):
-        self.filter.build((*x_shape[:-1], 2 * self.num_filters))
-        self.outwards.build((*x_shape[:-1], self.num_filters))
+        self.gate_dense.build((*x_shape[:-1], 2 * self.residual_channels))
+        self.residual_and_skip.build((*x_shape[:-1], self.residual_channels))
         if labels_shape is not None:
-            self.condition.build(labels_shape)
+            self.label_projection.build(labels_shape)
         self.built = True
 
     def call(self, x, labels=None):
-        before = ops.pad(x, ((0, 0), (self.dilation, 0), (0, 0)))[:, : -self.dilation]
-        return self._forward(before, x, labels)
+        """Return both outputs for whole sequences.
 
-    def _forward(self, before, x, labels):
-        """Return both outputs for x and what stands `dilation` samples before it."""
-        gates = self.filter(ops.concatenate([before, x], axis=-1))
+        Args:
+            x: Float tensor `(batch, n, residual_channels)`.
+            labels: One-hot labels `(batch, num_classes)` or `None`.
+
+        Returns:
+            x plus the residual, `(batch, n, residual_channels)`, and the skip output,
+            `(batch, n, skip_channels)`.
+        """
+        past = ops.pad(x, ((0, 0), (self.dilation_rate, 0), (0, 0)))[:, : -self.dilation_rate]
+        return self.gated_convolution(past, x, labels)
+
+    def gated_convolution(self, past, x, labels=None):
+        """Return both outputs, given x and the inputs `dilation_rate` samples before x.
+
+        Args:
+            past: Float tensor `(batch, n, residual_channels)`. First tap.
+            x: Float tensor `(batch, n, residual_channels)`. Second tap.
+            labels: One-hot labels `(batch, num_classes)` or `None`.
+        """
+        features = self.gate_dense(ops.concatenate([past, x], axis=-1))
         if labels is not None:
-            condition = self.condition(labels)
-            gates = gates + ops.reshape(condition, (-1, *[1] * (len(x.shape) - 2), gates.shape[-1]))
-        a, b = ops.split(gates, 2, axis=-1)
-        added, skip = ops.split(self.outwards(ops.tanh(a) * ops.sigmoid(b)), [self.num_filters], -1)
-        return x + added, skip
+            features = features + self.label_projection(labels)[:, None]
+        filters, gates = ops.split(features, 2, axis=-1)
+        z = ops.tanh(filters) * ops.sigmoid(gates)
+        residual, skip = ops.split(self.residual_and_skip(z), [self.residual_channels], axis=-1)
+        return x + residual, skip
 
     def initial_state(self, batch_size):
-        """Return what came before the first sample: zeros."""
-        return ops.zeros((batch_size, self.dilation, self.num_filters), self.compute_dtype)
+        """Return the buffer before the first sample: zeros, like the padding of `call`."""
+        shape = batch_size, self.dilation_rate, self.residual_channels
+        return ops.zeros(shape, self.compute_dtype)
 
-    def step(self, x, ring, position, length=None, labels=None):
-        """Read x (batch, n, num_filters) at position, …, and return the new ring as well."""
-        count = x.shape[1]
-        if count == 1:
-            place = [0, position % self.dilation, 0]
-            before = ops.slice(ring, place, (*ring.shape[:1], 1, self.num_filters))
-            return *self._forward(before, x, labels), ops.slice_update(ring, place, x)
-        places = ops.arange(self.dilation)
-        before = ops.take(ring, (places + position) % self.dilation, axis=1)  # in order of time
-        both = ops.concatenate([before, x], axis=1)
-        length = count if length is None else length
-        last = ops.slice(both, [0, length, 0], ring.shape)
-        ring = ops.take(last, (places - position - length) % self.dilation, axis=1)
-        return *self._forward(both[:, :count], x, labels), ring
+    def step(self, x, buffer, position, length=None, labels=None):
+        """Continue a sequence.
+
+        Args:
+            x: Float tensor `(batch, n, residual_channels)`. Inputs from `position` on.
+            buffer: Float tensor `(batch, dilation_rate, residual_channels)`. Last inputs.
+            position: Int or int tensor. Position of the first input.
+            length: Int, int tensor or `None`. Number of inputs that are not padding. Defaults to n.
+            labels: One-hot labels `(batch, num_classes)` or `None`.
+
+        Returns:
+            Both outputs of `call`, and the updated buffer.
+        """
+        num_inputs = x.shape[1]
+        if num_inputs == 1:  # one slot is read and overwritten
+            slot = [0, position % self.dilation_rate, 0]
+            past = ops.slice(buffer, slot, (buffer.shape[0], 1, self.residual_channels))
+            return *self.gated_convolution(past, x, labels), ops.slice_update(buffer, slot, x)
+        slots = ops.arange(self.dilation_rate)
+        past = ops.take(buffer, (slots + position) % self.dilation_rate, axis=1)  # oldest first
+        inputs = ops.concatenate([past, x], axis=1)
+        length = num_inputs if length is None else length
+        last = ops.slice(inputs, [0, length, 0], buffer.shape)
+        buffer = ops.take(last, (slots - position - length) % self.dilation_rate, axis=1)
+        return *self.gated_convolution(inputs[:, :num_inputs], x, labels), buffer
 
     def compute_output_shape(self, x_shape, labels_shape=None):
-        return x_shape, (*x_shape[:-1], self.num_skip)
+        return x_shape, (*x_shape[:-1], self.skip_channels)
 
     def get_config(self):
         return {
             **super().get_config(),
-            "num_filters": self.num_filters,
-            "num_skip": self.num_skip,
-            "dilation": self.dilation,
+            "residual_channels": self.residual_channels,
+            "skip_channels": self.skip_channels,
+            "dilation_rate": self.dilation_rate,
         }
 
 
 def receptive_field(num_blocks: int, layers_per_block: int) -> int:
-    """Return the number of samples, the last one included, that the next one depends on.
+    """Return the receptive field of a `WaveNet`, in samples, including the current one.
 
-    Each block reaches 1 + 2 + 4 + … + 2^(layers_per_block - 1) samples further back.
+    Each block extends it by 1 + 2 + 4 + … + 2^(layers_per_block - 1) samples.
     """
     return num_blocks * (2**layers_per_block - 1) + 1
 
 
-def build_wavenet(
-    num_levels=256,
-    num_blocks=2,
-    layers_per_block=10,
-    num_filters=32,
-    num_skip=64,
-    num_classes=None,
-    sample_rate=8000,
-) -> "WaveNet":
-    """Build a WaveNet.
+@keras.saving.register_keras_serializable(package="keras_genai")
+class WaveNet(ValidatedModel):
+    """WaveNet: a network from mu-law levels to the logits of the next level.
 
-        model = build_wavenet(num_classes=6)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
-        model.compile(keras.optimizers.Adam(1e-3), loss)
-        model.fit([levels[:, :-1], kinds], levels[:, 1:])  # levels[:, 0] is silence
-        waveforms = model.generate(6, num_steps=8000, labels=range(6))
+    Levels are int32 `(batch, n)`; the logits are `(batch, n, quantization_channels)`. A sound is
+    preceded by one level of silence, `quantization_channels // 2`, so that its first sample has a
+    prediction too. Targets of -1 mark padding; use a loss that ignores them.
 
     Args:
-        num_levels: of the mu-law.
-        num_blocks: of dilations 1, 2, 4 …
-        layers_per_block: how many of these.
-        num_filters: width of a layer.
-        num_skip: width of what each layer gives to the logits.
-        num_classes: if given, the model takes integer labels (batch,) as a second input.
-        sample_rate: samples a second, which is saved with the model.
+        quantization_channels: Int, at least 2. Number of mu-law levels. Defaults to `256`.
+        num_blocks: Int. Number of blocks of dilations 1, 2, 4, … Defaults to `2`.
+        layers_per_block: Int. Number of dilations in a block, each with one residual block.
+            Defaults to `10`, dilations 1 to 512.
+        residual_channels: Int. Number of channels between the residual blocks. Defaults to `32`.
+        skip_channels: Int. Number of channels of the summed skip outputs. Defaults to `64`.
+        num_classes: Int, at least 2, or `None`. If given, integer labels `(batch,)` are a second
+            input. Defaults to `None`.
+        sample_rate: Int. Samples per second, saved with the model. Defaults to `8000`.
 
-    Returns:
-        A model from levels (batch, n), integers, to logits (batch, n, num_levels) of what follows
-        each. A sound begins after a level of silence, `num_levels // 2`.
+    Example:
+        model = WaveNet(num_classes=6)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+        model.compile(keras.optimizers.Adam(1e-3), loss)
+        model.fit([levels[:, :-1], labels], levels[:, 1:])  # levels[:, 0] is silence
+        waveforms = model.generate(6, labels=range(6))
 
     Raises:
-        ValueError: for a size below 1, or fewer than 2 levels or classes.
+        ValueError: for a size below 1, or for fewer than 2 levels or classes.
     """
-    return WaveNet(
-        num_levels, num_blocks, layers_per_block, num_filters, num_skip, num_classes, sample_rate
-    )
 
-
-@keras.saving.register_keras_serializable(package="keras_genai")
-class WaveNet(CheckedModel):
-    """The model of `build_wavenet`, whose arguments it has."""
-
-    context_length = None
+    context_length = None  # any number of samples
 
     def __init__(
         self,
-        num_levels=256,
+        quantization_channels=256,
         num_blocks=2,
         layers_per_block=10,
-        num_filters=32,
-        num_skip=64,
+        residual_channels=32,
+        skip_channels=64,
         num_classes=None,
         sample_rate=8000,
         name="wavenet",
         **kwargs,
     ):
-        num_levels = check_size("num_levels", num_levels, minimum=2)
-        num_blocks, layers_per_block, num_filters, num_skip, sample_rate = check_sizes(
+        quantization_channels = check_size(
+            "quantization_channels", quantization_channels, minimum=2
+        )
+        num_blocks, layers_per_block, residual_channels, skip_channels, sample_rate = check_sizes(
             num_blocks=num_blocks,
             layers_per_block=layers_per_block,
-            num_filters=num_filters,
-            num_skip=num_skip,
+            residual_channels=residual_channels,
+            skip_channels=skip_channels,
             sample_rate=sample_rate,
         )
-        embedding = layers.Embedding(num_levels, num_filters, name="embedding")
-        dilated_layers = [
-            DilatedLayer(num_filters, num_skip, 2**i, name=f"block_{block + 1}_dilation_{2**i}")
-            for block in range(num_blocks)
-            for i in range(layers_per_block)
+        # Layers.
+        embedding = layers.Embedding(quantization_channels, residual_channels, name="embedding")
+        residual_blocks = [
+            ResidualBlock(
+                residual_channels, skip_channels, 2**j, name=f"block_{i + 1}_dilation_{2**j}"
+            )
+            for i in range(num_blocks)
+            for j in range(layers_per_block)
         ]
-        hidden = layers.Dense(num_skip, activation="relu", name="hidden")
-        head = layers.Dense(num_levels, dtype="float32", name="logits")
+        hidden = layers.Dense(skip_channels, activation="relu", name="hidden")
+        head = layers.Dense(quantization_channels, dtype="float32", name="logits")
 
+        # Functional graph.
         levels = keras.Input((None,), dtype="int32", name="levels")
         labels = label_input(num_classes)
         one_hot = None if labels is None else OneHot(int(num_classes))(labels)
-        x, total = embedding(levels), 0.0  # (batch, n, num_filters)
-        for layer in dilated_layers:
-            x, skip = layer(x, one_hot)
-            total = total + skip
-        logits = head(hidden(ops.relu(total)))
-        super().__init__(with_labels(levels, labels), logits, name=name, **kwargs)
+        x, skip_sum = embedding(levels), 0.0  # (batch, n, residual_channels)
+        for residual_block in residual_blocks:
+            x, skip = residual_block(x, one_hot)
+            skip_sum = skip_sum + skip
+        logits = head(hidden(ops.relu(skip_sum)))
+        super().__init__(pack_inputs(levels, labels), logits, name=name, **kwargs)
 
-        self.embedding, self.dilated_layers = embedding, dilated_layers
+        # Config.
+        self.embedding, self.residual_blocks = embedding, residual_blocks
         self.hidden, self.head = hidden, head
-        self.vocab_size, self.num_classes, self.sample_rate = num_levels, num_classes, sample_rate
-        self.settings = {
-            "num_levels": num_levels,
+        self.vocab_size, self.num_classes = quantization_channels, num_classes
+        self.sample_rate = sample_rate
+        self.config = {
+            "quantization_channels": quantization_channels,
             "num_blocks": num_blocks,
             "layers_per_block": layers_per_block,
-            "num_filters": num_filters,
-            "num_skip": num_skip,
+            "residual_channels": residual_channels,
+            "skip_channels": skip_channels,
             "num_classes": num_classes,
             "sample_rate": sample_rate,
         }
 
     def check_data(self, x, y):
-        """Raise ValueError unless x is levels, or [levels, labels], and y levels, -1 for none."""
+        """Raise ValueError unless the arrays are valid for `fit(x, y)` or `fit([x, labels], y)`.
+
+        Inputs are levels `(batch, n)`; targets are levels or -1 for padding.
+        """
         levels, labels = (*x, None)[:2] if isinstance(x, (list, tuple)) else (x, None)
         for name, values in (("x", np.asarray(levels)), ("y", np.asarray(y))):
             if values.ndim != 2:
                 raise ValueError(f"{name}: expected levels (batch, n), got shape {values.shape}.")
-            ignored = (name == "y") & (values == IGNORED)
+            ignored = (name == "y") & (values == IGNORE_CLASS)
             check_range(name, values[~ignored], self.vocab_size, "levels")
         check_labels(labels, self.num_classes, len(levels))
 
     def initial_state(self, batch_size, max_length=None, conditioning=None):
-        """Return each layer's last inputs, zeros, as many as its dilation, however long the sound.
+        """Return the buffers of all residual blocks; see `autoregressive.AutoregressiveModel`.
+
+        Their size does not depend on the length of the sound.
 
         Args:
-            batch_size, max_length: as in `autoregressive`; the length makes no difference.
-            conditioning: labels (batch_size,) if the model is conditional.
+            batch_size: Int. Number of sounds.
+            max_length: Not used.
+            conditioning: Int tensor `(batch_size,)`, labels of a conditional model, or `None`.
         """
-        rings = [layer.initial_state(batch_size) for layer in self.dilated_layers]
+        buffers = [layer.initial_state(batch_size) for layer in self.residual_blocks]
         if self.num_classes is None:
-            return {"rings": rings}
+            return {"buffers": buffers}
         labels = ops.one_hot(conditioning, self.num_classes, dtype=self.compute_dtype)
-        return {"rings": rings, "labels": labels}
+        return {"buffers": buffers, "labels": labels}
 
     def step(self, tokens, state, position, length=None):
-        """Read levels (batch, n); see `autoregressive`."""
-        x, total, rings = self.embedding(tokens), 0.0, []
-        for layer, ring in zip(self.dilated_layers, state["rings"]):
-            x, skip, ring = layer.step(x, ring, position, length, state.get("labels"))
-            total = total + skip
-            rings.append(ring)
-        return self.head(self.hidden(ops.relu(total))), {**state, "rings": rings}
+        """Return logits and the new state after levels `(batch, n)`; see `initial_state`."""
+        x, skip_sum, buffers = self.embedding(tokens), 0.0, []
+        for residual_block, buffer in zip(self.residual_blocks, state["buffers"], strict=True):
+            x, skip, new_buffer = residual_block.step(
+                x, buffer, position, length, state.get("labels")
+            )
+            skip_sum = skip_sum + skip
+            buffers.append(new_buffer)
+        return self.head(self.hidden(ops.relu(skip_sum))), {**state, "buffers": buffers}
 
     def log_prob(self, waveform, labels=None):
-        """Return the log-likelihood of sounds, rounded to their levels.
+        """Return the exact log-likelihood of waveforms, quantized to mu-law levels.
 
         Args:
-            waveform: (batch, n) in [-1, 1], or a list of arrays of any lengths.
-            labels: an integer or integers (batch,) if the model is conditional, else None.
+            waveform: Float array `(batch, n)` in [-1, 1], or a list of arrays `(n,)` of any
+                lengths.
+            labels: Int or int array `(batch,)` for a conditional model, else `None`.
 
         Returns:
-            (sounds, samples), in nats: log p of each sound (batch,), and the part of each sample,
-            given those before it: (batch, n), for a list a list of arrays.
+            Two arrays in nats: log p of each waveform, `(batch,)`, and the log-probability of each
+            sample given the samples before it, `(batch, n)` or a list of arrays `(n,)`.
+
+        Raises:
+            ValueError: for another shape, for values outside [-1, 1], and for invalid labels.
         """
         if any(np.ndim(row) != 1 for row in waveform) or len(waveform) == 0:
             raise ValueError(
@@ -257,37 +306,45 @@ class WaveNet(CheckedModel):
                 f"got shape {np.shape(waveform)}."
             )
         labels = check_labels(labels, self.num_classes, len(waveform))
-        levels = [self._begin(audio.mu_law_encode(row, self.vocab_size)) for row in waveform]
+        levels = [
+            self._prepend_silence(audio.mu_law_encode(row, self.vocab_size)) for row in waveform
+        ]
         levels = levels if isinstance(waveform, (list, tuple)) else np.stack(levels)
         return autoregressive.log_prob(self, levels, conditioning=labels)
 
-    def _begin(self, levels):
-        """Return levels (…, n) after one of silence."""
+    def _prepend_silence(self, levels):
         silence = np.full((*levels.shape[:-1], 1), self.vocab_size // 2, "int32")
         return np.concatenate([silence, levels], axis=-1)
 
     def generate(
-        self, num_samples=1, num_steps=8000, labels=None, seed=None, sampler=Sampler()
+        self, num_samples=1, labels=None, *, length=None, sampler=Sampler(), seed=None
     ) -> np.ndarray:
-        """Draw sounds sample after sample.
+        """Generate sounds sample by sample.
 
         Args:
-            num_samples: how many sounds, n.
-            num_steps: length of each, in samples.
-            labels: an integer or integers (n,) if the model is conditional, else None.
-            seed: the same seed gives the same sounds; training is not touched.
-            sampler: as `autoregressive.generate` takes it.
+            num_samples: Int. Number of sounds. Defaults to `1`.
+            labels: Int or int array `(num_samples,)` for a conditional model, else `None`.
+            length: Int or `None`. Samples per sound. Defaults to `sample_rate`, one second.
+            sampler: `autoregressive.Sampler`. Defaults to `Sampler()`, the model's distribution.
+            seed: Int or `None`. Seed of the sampling; the state of training does not change.
 
         Returns:
-            Waveforms, float32 (n, num_steps) in [-1, 1].
+            Waveforms, float32 `(num_samples, length)` in [-1, 1].
+
+        Raises:
+            ValueError: for a size below 1, and for an invalid sampler or invalid labels.
         """
         num_samples = check_size("num_samples", num_samples)
+        length = self.sample_rate if length is None else check_size("length", length)
         labels = check_labels(labels, self.num_classes, num_samples)
-        prompt = self._begin(np.zeros((num_samples, 0), "int32"))
+        prompt = self._prepend_silence(np.zeros((num_samples, 0), "int32"))
         levels = autoregressive.generate(
-            self, prompt, num_steps, sampler, seed, conditioning=labels
+            self, prompt, length, sampler=sampler, seed=seed, conditioning=labels
         )
         return audio.mu_law_decode(levels[:, 1:], self.vocab_size)
 
     def get_config(self):
-        return {"name": self.name, **self.settings}
+        return {"name": self.name, **self.config}
+
+
+build_wavenet = WaveNet  # under a builder's name, like `build_vae`
