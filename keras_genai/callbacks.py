@@ -1,4 +1,4 @@
-"""What happens beside training: a grid of samples, a whole file after each epoch, a stop at NaN."""
+"""Callbacks: a grid of samples after each epoch, atomic checkpoints, an error at the first NaN."""
 
 import io
 import math
@@ -12,20 +12,23 @@ import numpy as np
 from keras_genai.plotting import plot_images
 
 
-class ImageGrid(keras.callbacks.Callback):
-    """Draw the same samples after each epoch, to a file and inline in a notebook.
+class SampleGrid(keras.callbacks.Callback):
+    """Generate and plot the same samples after each epoch, to a file and inline in a notebook.
 
-    The noise is the same each time, so that one picture shows what another epoch has changed. It is
-    not taken from the model's own generator: training goes the same way with and without this
+    The noise is the same after every epoch, so that the images show the progress of training. It
+    does not come from the model's own random generator: training is the same with and without this
     callback.
 
     Args:
-        path: of the files, the epoch a field of the name, "samples/epoch-{epoch:02d}.png"; None for
-            inline only.
-        num_images: how many.
-        labels: an integer or integers (num_images,) if the model is conditional.
-        seed: of the noise.
-        columns: of the grid; None makes it square.
+        path: String, path or `None`. Path of the image files, with the epoch as a field of the file
+            name, such as `"samples/epoch-{epoch:02d}.png"`. `None` writes no file. Defaults to
+            `None`.
+        num_images: Int. Number of samples. Defaults to `64`.
+        labels: Int or int array `(num_images,)` for a conditional model, else `None`. Defaults to
+            `None`.
+        seed: Int. Seed of the noise. Defaults to `0`.
+        columns: Int or `None`. Number of columns of the grid; `None` makes it square. Defaults to
+            `None`.
     """
 
     def __init__(self, path=None, num_images=64, labels=None, seed=0, columns=None):
@@ -49,15 +52,15 @@ class ImageGrid(keras.callbacks.Callback):
             display(Image(png.getvalue()))
 
 
-class SaveEachEpoch(keras.callbacks.Callback):
-    """Save the whole model after each epoch, so that a kill at any moment leaves a whole file.
+class AtomicModelCheckpoint(keras.callbacks.Callback):
+    """Save the whole model after each epoch, in one atomic step.
 
-    `keras.callbacks.BackupAndRestore` writes its weights and its epoch one after the other, in
-    place: a kill between the two repeats an epoch, and one while the second is written makes both
-    unreadable. Here a new file replaces the old one in a single step.
+    An interruption at any moment leaves a complete file. `keras.callbacks.BackupAndRestore`
+    overwrites its weights and its epoch number one after the other: an interruption between the two
+    repeats an epoch, and one during the second makes both unreadable.
 
     Args:
-        path: of the `.keras` file.
+        path: String or path of the `.keras` file.
     """
 
     def __init__(self, path):
@@ -70,11 +73,11 @@ class SaveEachEpoch(keras.callbacks.Callback):
         os.replace(unfinished, self.path)
 
 
-class StopAtNaN(keras.callbacks.Callback):
-    """Raise FloatingPointError at the first loss that is not a number or infinite, and say where.
+class RaiseOnNaN(keras.callbacks.Callback):
+    """Raise FloatingPointError at the first metric that is NaN or infinite.
 
-    `keras.callbacks.TerminateOnNaN` looks at `loss` alone, which a GAN has none of, and ends
-    training as if all were well.
+    The message names the metric, the epoch and the step. `keras.callbacks.TerminateOnNaN` checks
+    `loss` only, which a GAN does not have.
     """
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -85,11 +88,11 @@ class StopAtNaN(keras.callbacks.Callback):
         self._check(logs, f"by step {min(batch + 1, self.params['steps'])}")
 
     def on_epoch_end(self, epoch, logs=None):
-        self._check(logs, "at its end")  # held-out losses show what the last step did
+        self._check(logs, "at its end")  # validation metrics include the effect of the last step
 
-    def _check(self, logs, where):
+    def _check(self, logs, position):
         for name, value in (logs or {}).items():
             if not math.isfinite(np.asarray(value)):
                 raise FloatingPointError(
-                    f"{name} is {float(value)} in epoch {self.epoch + 1}, {where}."
+                    f"{name} is {float(value)} in epoch {self.epoch + 1}, {position}."
                 )

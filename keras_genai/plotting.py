@@ -1,17 +1,21 @@
-"""Pictures of images, histories, latent spaces, forecasts, gates and attention.
+"""Figures of images, sounds, training histories, latent spaces, forecasts, gates and attention.
 
-Every function returns a matplotlib Figure and shows nothing by itself; none needs a display.
+Every function returns a matplotlib `Figure` without displaying it; none needs a display.
 """
 
 import math
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.ticker import EngFormatter
 
-from keras_genai.inputs import check_size
+from keras_genai.datasets import data_path
+from keras_genai.validation import check_size
 
-# One for each model, in every picture: those of Okabe & Ito 2008, which the colour-blind can tell
-# apart, and three that stand no nearer to those than they do to each other.
+# One color per model, the same in all figures: the palette of Okabe & Ito 2008, which is safe for
+# color-blind readers, and three colors at least as far from these as these are from each other.
 COLORS = {
     "data": "#000000",
     "VAE": "#0072B2",
@@ -27,207 +31,46 @@ COLORS = {
 
 
 def plot_images(images, columns: int | None = None, titles=None) -> Figure:
-    """Draw images in a grid, row by row.
+    """Plot images in a grid, row by row.
 
     Args:
-        images: (n, features) of square images, (n, height, width) or (n, height, width, channels),
-            in [0, 1].
-        columns: of the grid; None makes it square.
-        titles: n texts to stand above the images.
+        images: Array `(n, features)` of square images, `(n, height, width)` or
+            `(n, height, width, channels)`, in [0, 1].
+        columns: Int or `None`. Number of columns; `None` makes the grid square. Defaults to `None`.
+        titles: List of n strings above the images, or `None`. Defaults to `None`.
 
     Raises:
-        ValueError: if the images have none of these shapes, or if their number is not that of
-            titles.
+        ValueError: if the images have another shape, or the number of titles is not n.
     """
-    images = _as_grey_or_colour(images)
+    images = _to_image_batch(images)
     if titles is not None and len(titles) != len(images):
         raise ValueError(f"titles: expected {len(images)}, got {len(titles)}.")
     columns = columns or math.ceil(math.sqrt(len(images)))
     check_size("columns", columns)
     rows = math.ceil(len(images) / columns)
-    width, height = 0.8, 0.8 if titles is None else 1.0  # of a place in the grid, in inches
-    figure = Figure(figsize=(width * columns, height * rows))
-    # All in one coordinate system of inches: to lay out and draw one for each takes a second.
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width * columns), ylim=(height * rows, 0))
+    cell_width, cell_height = 0.8, 0.8 if titles is None else 1.0  # inches
+    figure = Figure(figsize=(cell_width * columns, cell_height * rows))
+    # One Axes in inches for all images: one Axes per image would take a second to render.
+    axes = figure.add_axes(
+        (0, 0, 1, 1), xlim=(0, cell_width * columns), ylim=(cell_height * rows, 0)
+    )
     axes.axis("off")
-    scale = 0.76 / max(images.shape[1:3])  # inches of a pixel
+    pixel_size = 0.76 / max(images.shape[1:3])  # inches
     for i, image in enumerate(images):
         row, column = divmod(i, columns)
-        middle, bottom = (column + 0.5) * width, (row + 1) * height - 0.02
-        side, top = 0.5 * scale * image.shape[1], bottom - scale * image.shape[0]
-        extent = (middle - side, middle + side, bottom, top)
-        axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=extent)
+        center = (column + 0.5) * cell_width
+        left = center - 0.5 * pixel_size * image.shape[1]
+        right = center + 0.5 * pixel_size * image.shape[1]
+        bottom = (row + 1) * cell_height - 0.02
+        top = bottom - pixel_size * image.shape[0]
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=(left, right, bottom, top))
         if titles is not None:
-            axes.text(middle, top - 0.03, titles[i], fontsize=8, ha="center")
+            axes.text(center, top - 0.03, titles[i], fontsize=8, ha="center")
     return figure
 
 
-def plot_pixel_nats(images, nats) -> Figure:
-    """Draw images, and below each what its pixels cost: where the model was surprised.
-
-    Args:
-        images: (n, height, width, 1) in [0, 1].
-        nats: (n, height, width), minus the log-likelihood of each pixel.
-
-    Raises:
-        ValueError: if there are not as many of one as of the other.
-    """
-    if len(images) != len(nats):
-        raise ValueError(f"nats: expected {len(images)} maps, one an image, got {len(nats)}.")
-    figure = Figure(figsize=(1.2 * len(images) + 1, 2.6), layout="constrained")
-    rows = figure.subplots(2, len(images), squeeze=False)
-    for image, cost, upper, lower in zip(_as_grey_or_colour(images), nats, *rows):
-        upper.imshow(image, cmap="gray", vmin=0, vmax=1)
-        picture = lower.imshow(cost, cmap="magma", vmin=0, vmax=np.max(nats))
-        lower.set_title(f"{cost.sum():.0f} nats", fontsize=9)
-        for axes in (upper, lower):
-            axes.axis("off")
-    figure.colorbar(picture, ax=rows[1, :], pad=0.1 / rows.shape[1], label="nats")
-    return figure
-
-
-def plot_sounds(waveforms, sample_rate: int, titles, color="black") -> Figure:
-    """Draw sounds: the waveform of each, and below it the spectrogram, the same scale for all.
-
-    Args:
-        waveforms: (n, samples) in [-1, 1], or a list of arrays of any lengths.
-        sample_rate: samples a second.
-        titles: n texts to stand above the sounds.
-        color: of the waveforms, such as `COLORS["WaveNet"]` of what it drew.
-
-    Raises:
-        ValueError: if the number of sounds is not that of titles.
-    """
-    if len(titles) != len(waveforms):
-        raise ValueError(f"titles: expected {len(waveforms)}, got {len(titles)}.")
-    figure = Figure(figsize=(2.4 * len(waveforms) + 0.6, 3.6), layout="constrained")
-    rows = figure.subplots(2, len(waveforms), squeeze=False, sharex=True, sharey="row")
-    seconds = max(map(len, waveforms)) / sample_rate
-    for waveform, title, upper, lower in zip(waveforms, titles, *rows):
-        upper.plot(np.arange(len(waveform)) / sample_rate, waveform, linewidth=0.5, color=color)
-        upper.set(title=title, xlim=(0, seconds), ylim=(-1, 1))
-        # Windows of 32 ms, half of which overlap; a short sound is continued by silence.
-        size = max(16, round(0.032 * sample_rate))
-        padded = np.pad(waveform, (0, max(0, size - len(waveform))))
-        frames = np.lib.stride_tricks.sliding_window_view(padded, size)[:: size // 2]
-        power = np.abs(np.fft.rfft(frames * np.hanning(size))) ** 2
-        decibels = 10 * np.log10(power / (size / 4) ** 2 + 1e-10)
-        end, top = size * (len(frames) + 1) / 2 / sample_rate, sample_rate / 2000
-        extent = (0, end, 0, top)
-        picture = lower.imshow(
-            decibels.T, origin="lower", aspect="auto", extent=extent, vmin=-80, vmax=0
-        )
-        lower.set(xlabel="seconds", xlim=(0, seconds))
-    rows[0, 0].set_ylabel("amplitude")
-    rows[1, 0].set_ylabel("kHz")
-    figure.colorbar(picture, ax=rows[1, :], pad=0.1 / rows.shape[1], label="dB of full scale")
-    return figure
-
-
-def plot_history(history, color="black", unit: str | None = None) -> Figure:
-    """Draw each metric of a training over its epochs, held-out values dashed.
-
-    Args:
-        history: what `fit` or `train_gan` returned, or its `history`: name to one value an epoch.
-        color: of the lines, such as `COLORS["VAE"]` for those of a VAE.
-        unit: of all metrics, to stand beside the first.
-
-    Raises:
-        ValueError: if it is empty.
-    """
-    history = getattr(history, "history", history)
-    names = [name for name in history if not name.startswith("val_")]
-    if not names:
-        raise ValueError("history: expected at least one metric, got none.")
-    figure = Figure(figsize=(3.2 * len(names), 2.8), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False).flat, names):
-        for key, label, style in ((name, "training", "-"), (f"val_{name}", "held out", "--")):
-            if key in history:
-                epochs = np.arange(1, len(history[key]) + 1)
-                axes.plot(
-                    epochs,
-                    history[key],
-                    style,
-                    color=color,
-                    label=label,
-                    marker="." if len(epochs) < 30 else None,
-                )
-        axes.set(title=name.replace("_", " "), xlabel="epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        if f"val_{name}" in history:
-            axes.legend()
-    figure.axes[0].set_ylabel(unit)
-    return figure
-
-
-def plot_latent_space(vae, x=None, labels=None, size: int = 20, extent: float = 2.5) -> Figure:
-    """Draw a VAE's latent space: what it decodes over a plane, and where it puts images.
-
-    Args:
-        vae: a `VAE` without classes. Of more than two latent dimensions, the first two are drawn;
-            the others are zero in the manifold.
-        x: images (n, features) in [0, 1] to encode, or None to draw the manifold alone.
-        labels: integers (n,) that colour the encodings; each is written amid its own.
-        size: images along each side of the manifold.
-        extent: the plane goes from -extent to extent, in standard deviations of the prior.
-
-    Raises:
-        ValueError: if the VAE has one latent dimension only, or classes.
-    """
-    if vae.latent_dim < 2 or vae.num_classes is not None:
-        raise ValueError(
-            "vae: expected at least two latent dimensions and no classes, "
-            f"got latent_dim {vae.latent_dim} and num_classes {vae.num_classes}."
-        )
-    check_size("size", size)
-    axis = np.linspace(-extent, extent, size, dtype="float32")
-    z = np.zeros((size * size, vae.latent_dim), "float32")
-    z[:, 0], z[:, 1] = np.tile(axis, size), np.repeat(axis[::-1], size)  # z_2 grows upwards
-    images = _as_grey_or_colour(vae.decode(z))
-    height, width, channels = images.shape[1:]
-    manifold = images.reshape(size, size, height, width, channels).swapaxes(1, 2)
-    manifold = manifold.reshape(size * height, size * width, channels)
-
-    panels = 1 if x is None else 2
-    figure = Figure(figsize=(5.5 * panels, 5), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
-    axes[0].imshow(manifold, cmap="gray", vmin=0, vmax=1, extent=(-extent, extent) * 2)
-    axes[0].set(title="decoded", xlabel="$z_1$", ylabel="$z_2$")
-    if x is not None:
-        z_mean, _ = vae.encode(x)
-        axes[1].scatter(z_mean[:, 0], z_mean[:, 1], c=labels, s=2, cmap="tab10")
-        axes[1].set(title="encoded (mean)", xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
-        # Ten colours are too many to tell apart by a legend.
-        for label in [] if labels is None else np.unique(labels):
-            middle = np.median(z_mean[np.equal(labels, label), :2], axis=0)
-            axes[1].text(*middle, label, weight="bold", backgroundcolor=(1, 1, 1, 0.7))
-    return figure
-
-
-def plot_interpolation(vae, start, end, steps: int = 10, labels=None) -> Figure:
-    """Draw the way from one image to another, along a straight line between their encodings.
-
-    Args:
-        vae: a `VAE`.
-        start, end: images (features,) or (n, features) in [0, 1]; one row of the figure for each
-            pair.
-        steps: images in a row, both ends' reconstructions included, at least 2.
-        labels: an integer or integers (n,) if the VAE is conditional.
-    """
-    check_size("steps", steps, minimum=2)
-    start, end = np.atleast_2d(start), np.atleast_2d(end)
-    if start.shape != end.shape:
-        raise ValueError(f"end: expected shape {start.shape}, that of start, got {end.shape}.")
-    z_start, z_end = vae.encode(start, labels)[0], vae.encode(end, labels)[0]  # (n, latent_dim)
-    weights = np.linspace(0, 1, steps, dtype="float32")[None, :, None]
-    z = (1 - weights) * z_start[:, None] + weights * z_end[:, None]  # (n, steps, latent_dim)
-    if labels is not None:
-        labels = np.repeat(np.broadcast_to(labels, len(start)), steps)
-    return plot_images(vae.decode(z.reshape(-1, z.shape[-1]), labels), columns=steps)
-
-
-def _as_grey_or_colour(images) -> np.ndarray:
-    """Return images as (n, height, width, channels)."""
+def _to_image_batch(images) -> np.ndarray:
+    """Return images as an array `(n, height, width, channels)`."""
     images = np.asarray(images)
     if images.ndim == 2 and math.isqrt(images.shape[1]) ** 2 == images.shape[1]:
         side = math.isqrt(images.shape[1])
@@ -242,13 +85,181 @@ def _as_grey_or_colour(images) -> np.ndarray:
     return images
 
 
-def plot_forecasts(series, first: int, forecasts: dict) -> Figure:
-    """Draw the end of a series and what was forecast of it.
+def plot_pixel_nll(images, nll) -> Figure:
+    """Plot images, and below each one a map of the negative log-likelihood of its pixels.
 
     Args:
-        series: values (n,).
-        first: index of the first value that was forecast.
-        forecasts: name to forecasts (n - first,). A name of `COLORS` is drawn in its color.
+        images: Array `(n, height, width, 1)` in [0, 1].
+        nll: Array `(n, height, width)`. Negative log-likelihood of each pixel in nats.
+
+    Raises:
+        ValueError: if the number of maps is not that of the images.
+    """
+    if len(images) != len(nll):
+        raise ValueError(f"nll: expected {len(images)} maps, one per image, got {len(nll)}.")
+    figure = Figure(figsize=(1.2 * len(images) + 1, 2.6), layout="constrained")
+    rows = figure.subplots(2, len(images), squeeze=False)
+    for image, pixel_nll, upper, lower in zip(_to_image_batch(images), nll, *rows, strict=True):
+        upper.imshow(image, cmap="gray", vmin=0, vmax=1)
+        nll_map = lower.imshow(pixel_nll, cmap="magma", vmin=0, vmax=np.max(nll))
+        lower.set_title(f"{pixel_nll.sum():.0f} nats", fontsize=9)
+        for axes in (upper, lower):
+            axes.axis("off")
+    figure.colorbar(nll_map, ax=rows[1, :], pad=0.1 / rows.shape[1], label="nats")
+    return figure
+
+
+def plot_sounds(waveforms, sample_rate: int, titles, color="black") -> Figure:
+    """Plot the waveform of each sound, and below it the spectrogram, on the same scales.
+
+    Args:
+        waveforms: Array `(n, samples)` in [-1, 1], or a list of arrays of any lengths.
+        sample_rate: Int. Samples per second.
+        titles: List of n strings above the sounds.
+        color: Color of the waveforms, such as `COLORS["WaveNet"]` for generated sounds. Defaults to
+            `"black"`.
+
+    Raises:
+        ValueError: if the number of titles is not n.
+    """
+    if len(titles) != len(waveforms):
+        raise ValueError(f"titles: expected {len(waveforms)}, got {len(titles)}.")
+    figure = Figure(figsize=(2.4 * len(waveforms) + 0.6, 3.6), layout="constrained")
+    rows = figure.subplots(2, len(waveforms), squeeze=False, sharex=True, sharey="row")
+    seconds = max(map(len, waveforms)) / sample_rate
+    window = max(16, round(0.032 * sample_rate))  # 32 ms
+    cmap = colormaps["viridis"]
+    cmap = cmap.with_extremes(bad=cmap(0))  # digital silence is -inf dB, a masked value
+    for waveform, title, upper, lower in zip(waveforms, titles, *rows, strict=True):
+        upper.plot(np.arange(len(waveform)) / sample_rate, waveform, linewidth=0.5, color=color)
+        upper.set(title=title, xlim=(0, seconds), ylim=(-1, 1))
+        # `specgram` needs more samples than one window. Its magnitude of a sine is half the
+        # amplitude: with the factor of 2, a sine of full scale has 0 dB.
+        padded = 2 * np.pad(waveform, (0, max(0, window + 1 - len(waveform))))
+        with np.errstate(divide="ignore"):
+            *_, spectrogram = lower.specgram(
+                padded, NFFT=window, noverlap=window // 2, Fs=sample_rate, mode="magnitude",
+                cmap=cmap, vmin=-80, vmax=0,
+            )  # fmt: skip
+        lower.set(xlabel="seconds", xlim=(0, seconds), ylim=(0, sample_rate / 2))
+    rows[0, 0].set_ylabel("amplitude")
+    rows[1, 0].set_ylabel("frequency")
+    rows[1, 0].yaxis.set_major_formatter(EngFormatter(unit="Hz"))
+    figure.colorbar(spectrogram, ax=rows[1, :], pad=0.1 / rows.shape[1], label="dB of full scale")
+    return figure
+
+
+def plot_history(history, color="black", unit: str | None = None) -> Figure:
+    """Plot each metric of a training history over the epochs, with dashed validation values.
+
+    Args:
+        history: `keras.callbacks.History`, or a dict of metric names to one value per epoch.
+        color: Color of the lines, such as `COLORS["VAE"]`. Defaults to `"black"`.
+        unit: String or `None`. Unit of all metrics, on the y-axis of the first. Defaults to `None`.
+
+    Raises:
+        ValueError: if there is no metric.
+    """
+    history = getattr(history, "history", history)
+    names = [name for name in history if not name.startswith("val_")]
+    if not names:
+        raise ValueError("history: expected at least one metric, got none.")
+    figure = Figure(figsize=(3.2 * len(names), 2.8), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False).flat, names, strict=True):
+        for key, label, style in ((name, "training", "-"), (f"val_{name}", "validation", "--")):
+            if key in history:
+                epochs = np.arange(1, len(history[key]) + 1)
+                marker = "." if len(epochs) < 30 else None
+                axes.plot(epochs, history[key], style, color=color, label=label, marker=marker)
+        axes.set(title=name.replace("_", " "), xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if f"val_{name}" in history:
+            axes.legend()
+    figure.axes[0].set_ylabel(unit or "")
+    return figure
+
+
+def plot_latent_space(vae, x=None, labels=None, size: int = 20, extent: float = 2.5) -> Figure:
+    """Plot the latent space of a VAE: the decoded manifold, and the encodings of images.
+
+    Args:
+        vae: `VAE` without classes and with at least two latent dimensions. The first two are
+            plotted; the others are zero in the manifold.
+        x: Array of images `(n, features)` in [0, 1] to encode, or `None` for the manifold alone.
+            Defaults to `None`.
+        labels: Int array `(n,)` or `None`. Labels that color the encodings; each label is also
+            printed at the median of its encodings. Defaults to `None`.
+        size: Int. Number of images along each side of the manifold. Defaults to `20`.
+        extent: Float. Range of the manifold, from -extent to extent, in standard deviations of the
+            prior. Defaults to `2.5`.
+
+    Raises:
+        ValueError: if the VAE has fewer than two latent dimensions, or classes.
+    """
+    if vae.latent_dim < 2 or vae.num_classes is not None:
+        raise ValueError(
+            "vae: expected at least two latent dimensions and no classes, "
+            f"got latent_dim {vae.latent_dim} and num_classes {vae.num_classes}."
+        )
+    check_size("size", size)
+    axis = np.linspace(-extent, extent, size, dtype="float32")
+    z = np.zeros((size * size, vae.latent_dim), "float32")
+    z[:, 0], z[:, 1] = np.tile(axis, size), np.repeat(axis[::-1], size)  # z_2 increases upward
+    images = _to_image_batch(vae.decode(z))
+    height, width, channels = images.shape[1:]
+    manifold = images.reshape(size, size, height, width, channels).swapaxes(1, 2)
+    manifold = manifold.reshape(size * height, size * width, channels)
+
+    panels = 1 if x is None else 2
+    figure = Figure(figsize=(5.5 * panels, 5), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    axes[0].imshow(manifold, cmap="gray", vmin=0, vmax=1, extent=(-extent, extent) * 2)
+    axes[0].set(title="decoded", xlabel="$z_1$", ylabel="$z_2$")
+    if x is not None:
+        z_mean, _ = vae.encode(x)
+        axes[1].scatter(z_mean[:, 0], z_mean[:, 1], c=labels, s=2, cmap="tab10")
+        axes[1].set(title="encoded (mean)", xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+        # Ten colors are hard to match to a legend.
+        for label in [] if labels is None else np.unique(labels):
+            median = np.median(z_mean[np.equal(labels, label), :2], axis=0)
+            axes[1].text(*median, label, weight="bold", backgroundcolor=(1, 1, 1, 0.7))
+    return figure
+
+
+def plot_interpolation(vae, start, end, steps: int = 10, labels=None) -> Figure:
+    """Plot the decoded points of a straight line between the encodings of two images.
+
+    Args:
+        vae: `VAE`.
+        start: Array `(features,)` or `(n, features)` in [0, 1]. First image of each of n rows.
+        end: Array of the same shape. Last image of each row.
+        steps: Int. Number of images in a row, with the reconstructions of both ends; at least 2.
+            Defaults to `10`.
+        labels: Int or int array `(n,)` for a conditional VAE, else `None`. Defaults to `None`.
+
+    Raises:
+        ValueError: if start and end have different shapes, or for fewer than two steps.
+    """
+    check_size("steps", steps, minimum=2)
+    start, end = np.atleast_2d(start), np.atleast_2d(end)
+    if start.shape != end.shape:
+        raise ValueError(f"end: expected shape {start.shape}, that of start, got {end.shape}.")
+    z_start, z_end = vae.encode(start, labels)[0], vae.encode(end, labels)[0]  # (n, latent_dim)
+    weights = np.linspace(0, 1, steps, dtype="float32")[None, :, None]
+    z = (1 - weights) * z_start[:, None] + weights * z_end[:, None]  # (n, steps, latent_dim)
+    if labels is not None:
+        labels = np.repeat(np.broadcast_to(labels, len(start)), steps)
+    return plot_images(vae.decode(z.reshape(-1, z.shape[-1]), labels), columns=steps)
+
+
+def plot_forecasts(series, forecast_start: int, forecasts: dict) -> Figure:
+    """Plot forecasts of the end of a series, with the observed values.
+
+    Args:
+        series: Float array `(n,)`. Observed values.
+        forecast_start: Int. Index of the first value of the forecasts.
+        forecasts: Dict of names to forecasts `(n - forecast_start,)`. Names in `COLORS` have their
+            color.
 
     Raises:
         ValueError: if a forecast has another length.
@@ -257,78 +268,80 @@ def plot_forecasts(series, first: int, forecasts: dict) -> Figure:
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     axes = figure.subplots()
     time = np.arange(len(series))
-    start = max(0, first - (len(series) - first) // 2)
-    axes.plot(time[start:], series[start:], color="black", linewidth=1, label="measured")
-    for name, values in forecasts.items():
-        if len(values) != len(series) - first:
-            raise ValueError(f"{name}: expected {len(series) - first} values, got {len(values)}.")
-        axes.plot(time[first:], values, linewidth=1, color=COLORS.get(name), label=name)
-    axes.axvline(first, color="gray", linestyle=":")
+    horizon = len(series) - forecast_start
+    start = max(0, forecast_start - horizon // 2)
+    axes.plot(time[start:], series[start:], color="black", linewidth=1, label="observed")
+    for name, forecast in forecasts.items():
+        if len(forecast) != horizon:
+            raise ValueError(f"{name}: expected {horizon} values, got {len(forecast)}.")
+        axes.plot(time[forecast_start:], forecast, linewidth=1, color=COLORS.get(name), label=name)
+    axes.axvline(forecast_start, color="gray", linestyle=":")
     axes.legend()
     return figure
 
 
-def plot_gates(text, gates: dict, units: int = 24) -> Figure:
-    """Draw what an LSTM's gates do while it reads a text: a column a character, a row a unit.
+def plot_gates(text, gates: dict, max_units: int = 24) -> Figure:
+    """Plot the gates and the cell state of an LSTM over a text, one column per character.
 
-    From top to bottom, memory changes faster; it is the same units in each part. Bright gates are
-    open. Of the cell state, its tanh is drawn, as the output gate shows it: red below 0, blue
-    above.
+    Each row is a unit, and the units are the same in all panels: from the slowest cell state at the
+    top to the fastest at the bottom. Bright gates are open. The cell state is plotted as its tanh,
+    the input of the output gate: red below 0, blue above 0.
 
     Args:
-        text: of n characters.
-        gates: from `rnn.lstm_gates`: "input", "forget", "output" and "cell", each (n, units).
-        units: how many of them to draw at most, evenly from the slowest to the fastest.
+        text: String of n characters.
+        gates: Dict from `rnn.lstm_gates`: `"input"`, `"forget"`, `"output"` and `"cell"`, each
+            `(n, units)`.
+        max_units: Int. Maximum number of units, evenly spaced from the slowest to the fastest.
+            Defaults to `24`.
 
     Raises:
-        ValueError: if the gates are those of another text, or for units below 1.
+        ValueError: if the lengths of text and gates differ, or for fewer than one unit.
     """
     if len(gates["cell"]) != len(text):
         raise ValueError(f"text: expected {len(gates['cell'])} characters, got {len(text)}.")
-    shown = {**gates, "cell": np.tanh(gates["cell"])}
-    changes = np.abs(np.diff(shown["cell"], axis=0)).sum(axis=0)
-    units = min(check_size("units", units), len(changes))
-    places = np.linspace(0, len(changes) - 1, units).round().astype(int)
-    drawn = np.argsort(changes)[places]
-    figure = Figure(figsize=(0.16 * len(text) + 1, 1.8 * len(shown)), layout="constrained")
-    for axes, (name, values) in zip(figure.subplots(len(shown), 1), shown.items()):
-        low, colours = (-1, "RdBu") if name == "cell" else (0, "viridis")
-        axes.imshow(values[:, drawn].T, vmin=low, vmax=1, cmap=colours, aspect="auto")
+    panels = {**gates, "cell": np.tanh(gates["cell"])}
+    changes = np.abs(np.diff(panels["cell"], axis=0)).sum(axis=0)  # total variation of each unit
+    num_units = min(check_size("max_units", max_units), len(changes))
+    ranks = np.linspace(0, len(changes) - 1, num_units).round().astype(int)
+    units = np.argsort(changes)[ranks]
+    figure = Figure(figsize=(0.16 * len(text) + 1, 1.8 * len(panels)), layout="constrained")
+    for axes, (name, values) in zip(figure.subplots(len(panels), 1), panels.items(), strict=True):
+        vmin, cmap = (-1, "RdBu") if name == "cell" else (0, "viridis")
+        axes.imshow(values[:, units].T, vmin=vmin, vmax=1, cmap=cmap, aspect="auto")
         axes.set(ylabel=name, yticks=[], xticks=range(len(text)), xticklabels=list(text))
         axes.tick_params(length=0)
     return figure
 
 
-def plot_attention(maps: dict, layer: int = -1, head: int | None = None) -> Figure:
-    """Draw where a translation looks in its source: a row a token written, a column a token read.
+def plot_attention(attention_maps: dict, layer: int = -1, head: int | None = None) -> Figure:
+    """Plot the cross-attention of a translation: one row per target token, one column per source.
 
     Args:
-        maps: from `Seq2SeqTransformer.attention_maps`: "source" (m texts), "target" (n texts) and
-            "weights" (num_layers, num_heads, n, m).
-        layer: of the decoder.
-        head: of this layer; None draws the mean of all.
+        attention_maps: Dict from `Seq2SeqTransformer.attention_maps`: `"source"` (m strings),
+            `"target"` (n strings) and `"weights"` `(num_layers, num_heads, n, m)`.
+        layer: Int. Index of the decoder layer. Defaults to `-1`, the last.
+        head: Int or `None`. Index of the head; `None` plots the mean over all heads. Defaults to
+            `None`.
     """
-    weights = maps["weights"][layer]
+    weights = attention_maps["weights"][layer]
     weights = weights.mean(axis=0) if head is None else weights[head]
     height, width = weights.shape
     figure = Figure(figsize=(0.35 * width + 2.5, 0.35 * height + 1.5), layout="constrained")
     axes = figure.subplots()
-    picture = axes.imshow(weights, vmin=0, vmax=1, cmap="viridis", aspect="auto")
-    figure.colorbar(picture, label="weight")
-    axes.set(xlabel="token read", ylabel="token written")
-    # Spaces stand at the ends of many tokens.
-    names = [[token.strip() for token in maps[side]] for side in ("source", "target")]
+    heat_map = axes.imshow(weights, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    figure.colorbar(heat_map, label="attention weight")
+    axes.set(xlabel="source token", ylabel="target token")
+    # Many tokens begin or end with a space.
+    source, target = (
+        [token.strip() for token in attention_maps[key]] for key in ("source", "target")
+    )
     font = chinese_font()
-    axes.set_xticks(range(width), names[0], rotation=90, fontproperties=font)
-    axes.set_yticks(range(height), names[1], fontproperties=font)
+    axes.set_xticks(range(width), source, rotation=90, fontproperties=font)
+    axes.set_yticks(range(height), target, fontproperties=font)
     axes.tick_params(length=0)
     return figure
 
 
-def chinese_font():
-    """Return a font that ships: matplotlib's own have no Chinese characters."""
-    from matplotlib.font_manager import FontProperties
-
-    from keras_genai.datasets import shipped
-
-    return FontProperties(fname=shipped("noto_sans_cjk_sc.otf"))
+def chinese_font() -> FontProperties:
+    """Return the package's font with Chinese characters, which matplotlib's fonts lack."""
+    return FontProperties(fname=data_path("noto_sans_cjk_sc.otf"))

@@ -1,0 +1,188 @@
+"""Input pipelines with a reproducible order of batches.
+
+Keras's own shuffling restarts in every process. In these `tf.data` pipelines a seed and the number
+of the epoch determine the order, so that training resumed after an interruption reads the same
+batches as uninterrupted training.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_genai.audio import mu_law_tensor
+
+
+def make_dataset(arrays, batch_size: int, seed: int, epoch) -> tf.data.Dataset:
+    """Create a dataset of shuffled batches of arrays.
+
+    Args:
+        arrays: Array, or tuple of arrays of the same length.
+        batch_size: Int. Rows per batch; the last batch may be smaller.
+        seed: Int. Seed of the order.
+        epoch: Int64 `tf.Variable`. Number of the epoch, to be assigned before each epoch.
+
+    Returns:
+        A `tf.data.Dataset` whose elements have the structure of `arrays`.
+    """
+    tensors = tf.nest.map_structure(tf.convert_to_tensor, arrays)
+    num_rows = len(tf.nest.flatten(tensors)[0])
+
+    def gather(rows):
+        return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors)
+
+    return resumable_dataset(num_rows, batch_size, seed, epoch, gather)
+
+
+def make_window_dataset(tokens, window: int, batch_size: int, seed: int, epoch) -> tf.data.Dataset:
+    """Create a dataset of windows of a text for next-token prediction.
+
+    The windows of an epoch are adjacent. They start at a random offset, a new one in each epoch.
+
+    Args:
+        tokens: Int32 array `(n,)`. Token ids of the text.
+        window: Int. Tokens per window.
+        batch_size, seed, epoch: As for `make_dataset`.
+
+    Returns:
+        A `tf.data.Dataset` of pairs `(x, y)`, both int32 `(batch, window)`: `y[:, i]` is the token
+        after `x[:, i]`.
+
+    Raises:
+        ValueError: if the text has fewer than `2 * window` tokens.
+    """
+    tokens = tf.convert_to_tensor(tokens)
+
+    def gather(rows):
+        offset = tf.random.stateless_uniform(
+            (), [tf.cast(seed, tf.int64), epoch], maxval=window, dtype=tf.int32
+        )
+        starts = offset + window * rows
+        windows = tf.gather(tokens, starts[:, None] + tf.range(window + 1))  # (batch, window + 1)
+        return windows[:, :-1], windows[:, 1:]
+
+    return resumable_dataset(count_windows(len(tokens), window), batch_size, seed, epoch, gather)
+
+
+def count_windows(num_tokens: int, window: int) -> int:
+    """Return the number of windows per epoch of `make_window_dataset`.
+
+    Args:
+        num_tokens: Int. Number of tokens of the text.
+        window: Int. Tokens per window.
+
+    Raises:
+        ValueError: if the text has fewer than `2 * window` tokens.
+    """
+    if num_tokens < 2 * window:
+        raise ValueError(f"text: expected at least {2 * window} tokens, got {num_tokens}.")
+    return (num_tokens - window) // window
+
+
+def make_pair_dataset(sources, targets, batch_size: int, seed: int, epoch) -> tf.data.Dataset:
+    """Create a dataset of pairs of sequences, batched by length to save padding.
+
+    A batch has pairs of similar length. The order of the batches, and the choice between pairs of
+    equal length, are random.
+
+    Args:
+        sources: Int32 array `(n, source_length)`. Token ids, padded with 0 at the end.
+        targets: Int32 array `(n, target_length)`. Token ids, padded with 0 at the end.
+        batch_size, seed, epoch: As for `make_dataset`.
+
+    Returns:
+        A `tf.data.Dataset` of pairs `(source, target)`, both int32 `(batch, m)`: m is the length of
+        the longest sequence of the batch, rounded up to a multiple of 8.
+    """
+    sources, targets = tf.convert_to_tensor(sources), tf.convert_to_tensor(targets)
+    lengths = tf.maximum(*(tf.math.count_nonzero(x, axis=1) for x in (sources, targets)))
+
+    def gather(rows):
+        longest = -(-tf.reduce_max(tf.gather(lengths, rows)) // 8) * 8
+        return tuple(
+            tf.gather(pad_to_multiple(x, 8), rows)[:, :longest] for x in (sources, targets)
+        )
+
+    return resumable_dataset(len(sources), batch_size, seed, epoch, gather, lengths)
+
+
+def make_audio_dataset(
+    waveforms, labels, batch_size: int, seed: int, epoch, augment: bool = False
+) -> tf.data.Dataset:
+    """Create a dataset of quantized sounds for next-sample prediction, batched by length.
+
+    Args:
+        waveforms: List of n float32 arrays in [-1, 1].
+        labels: Integer array `(n,)`, or `None`.
+        batch_size, seed, epoch: As for `make_dataset`.
+        augment: Boolean. If `True`, each sound is multiplied in each epoch by a random factor,
+            whose magnitude is log-uniform in (1/4, 1] and whose sign is negative with probability
+            1/2. Neither changes the class of a sound. Defaults to `False`.
+
+    Returns:
+        A `tf.data.Dataset` of pairs `(x, y)`, or `((x, labels), y)`, with int32 mu-law levels from
+        0 to 255. x `(batch, m)` begins with one level of silence; y `(batch, m)` has the next
+        levels, and -1 after the end of a sound; m is a multiple of 512.
+    """
+    lengths = np.array([len(waveform) for waveform in waveforms], "int32")
+    padded = np.zeros((len(lengths), 1 + -(-lengths.max() // 512) * 512), "float32")
+    for row, waveform in zip(padded, waveforms, strict=True):
+        row[1 : 1 + len(waveform)] = waveform
+    padded, lengths = tf.convert_to_tensor(padded), tf.convert_to_tensor(lengths)
+
+    def gather(rows):
+        row_lengths = tf.gather(lengths, rows)
+        longest = -(-tf.reduce_max(row_lengths) // 512) * 512
+        batch = tf.gather(padded, rows)[:, : longest + 1]
+        if augment:
+            seeds = tf.stack([tf.cast(seed, tf.int64), epoch])
+            uniform = tf.random.stateless_uniform((2, len(padded), 1), seeds)
+            attenuation, sign = tf.unstack(tf.gather(uniform, rows, axis=1))
+            batch *= 4**-attenuation * tf.where(sign < 0.5, -1.0, 1.0)
+        levels = mu_law_tensor(batch)  # (batch, longest + 1)
+        x, y = levels[:, :-1], levels[:, 1:]
+        y = tf.where(tf.range(longest) < row_lengths[:, None], y, -1)
+        return (x if labels is None else (x, tf.gather(labels, rows))), y
+
+    return resumable_dataset(len(lengths), batch_size, seed, epoch, gather, lengths)
+
+
+def pad_to_multiple(tokens, multiple: int):
+    """Pad tokens `(batch, n)` with 0 at the end, up to a length that is a multiple."""
+    return tf.pad(tokens, [[0, 0], [0, -tokens.shape[1] % multiple]])
+
+
+def resumable_dataset(
+    num_rows: int, batch_size: int, seed: int, epoch, gather, lengths=None
+) -> tf.data.Dataset:
+    """Create a dataset of shuffled batches whose order depends on seed and epoch only.
+
+    Args:
+        num_rows: Int. Number of rows of the data.
+        batch_size: Int. Rows per batch; the last batch may be smaller.
+        seed: Int. Seed of the order.
+        epoch: Int64 `tf.Variable`. Number of the epoch, to be assigned before each epoch.
+        gather: Function from row indices `(batch,)`, int32, to the batch.
+        lengths: Integer tensor `(num_rows,)` or `None`. If not `None`, rows of similar length are
+            batched together, and the batches are shuffled. Defaults to `None`.
+
+    Returns:
+        A `tf.data.Dataset` of known cardinality.
+    """
+    num_batches = -(-num_rows // batch_size)
+
+    def row_batches(_):
+        seeds = tf.stack([tf.cast(seed, tf.int64), epoch])
+        order = tf.random.experimental.stateless_shuffle(tf.range(num_rows), seeds)
+        if lengths is None:
+            return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+        order = tf.gather(order, tf.argsort(tf.gather(lengths, order), stable=True))
+        starts = tf.random.experimental.stateless_shuffle(batch_size * tf.range(num_batches), seeds)
+        starts = tf.data.Dataset.from_tensor_slices(starts)
+        return starts.map(lambda start: order[start : start + batch_size])
+
+    dataset = tf.data.Dataset.from_tensors(0).flat_map(row_batches).map(gather)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
+    # Autotuning is disabled: a gather needs none, and the tuning thread of TensorFlow 2.21 sleeps
+    # for increasing periods, up to a minute, which can delay the end of an epoch.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.prefetch(64).with_options(options)
