@@ -1,85 +1,62 @@
-"""The weights that ship in `data/weights/`, in half precision, and the record beside each."""
+"""Pretrained models: architecture, half-precision weights and metadata in `data/weights/`."""
 
-import hashlib
 import json
 import pathlib
 
-from keras_genai import datasets
-from keras_genai.recipes import RECIPES
+import keras
+
+from keras_genai import datasets, saving
 
 
 def names() -> list[str]:
-    """Return the names of the recipes whose weights ship."""
-    return sorted(path.stem for path in _folder().glob("*.json"))
+    """Return the names of the pretrained models, which are those of their recipes."""
+    return sorted(path.stem for path in _weights_dir().glob("*.json"))
 
 
-def record(name: str) -> dict:
-    """Return what is known of shipped weights: command, seed, versions, minutes, figure, sha256.
+def metadata(name: str) -> dict:
+    """Return the metadata of pretrained weights.
+
+    Args:
+        name: String. One of `names()`.
+
+    Returns:
+        A dict with the command, seed, versions, minutes, metric, value and SHA-256 of the weights,
+        and the serialized architecture under `"model"`.
 
     Raises:
-        ValueError: if no weights ship under this name.
+        ValueError: for an unknown name, or a damaged file.
     """
     if name not in names():
-        raise ValueError(f"{name}: expected a name with shipped weights: {', '.join(names())}.")
-    path = _folder() / f"{name}.json"
+        raise ValueError(f"{name}: expected a name with pretrained weights: {', '.join(names())}.")
+    path = _weights_dir() / f"{name}.json"
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: cut short or altered ({error}).") from error
 
 
-def load(name: str):
-    """Return the model of a recipe with its shipped weights, compiled as the recipe compiles it.
-
-    Raises:
-        ValueError: if no weights ship under this name, or if their file was cut short or altered.
-        FileNotFoundError: if their file is missing.
-    """
-    path = datasets.check_file(_weights(_folder(), name), record(name)["sha256"])
-    settings = record(name)
-    return _read(RECIPES[name], path, settings)
-
-
-def ship(run, folder) -> None:
-    """Make weights that ship out of a finished training, and measure them as they will be read.
+def load(name: str) -> keras.Model:
+    """Load a pretrained model, compiled as in its training.
 
     Args:
-        run: folder that `train` wrote.
-        folder: to write <name>.weights.h5, in half precision, and its record <name>.json to.
+        name: String. One of `names()`.
+
+    Returns:
+        A `keras.Model` of the family.
+
+    Raises:
+        ValueError: for an unknown name, or a damaged weight file.
+        FileNotFoundError: if the weight file is missing.
     """
-    import keras
-
-    from keras_genai import load_model
-
-    run, folder = pathlib.Path(run), pathlib.Path(folder)
-    settings = json.loads((run / "run.json").read_text())
-    recipe, facts = RECIPES[settings["name"]], settings["facts"]
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float16")
-    try:
-        halved = recipe.build(0, **facts)
-    finally:
-        keras.config.set_dtype_policy(policy)
-    halved.set_weights(load_model(run / "model.keras").get_weights())
-
-    folder.mkdir(parents=True, exist_ok=True)
-    path = _weights(folder, recipe.name)
-    halved.save_weights(path)
-    settings |= recipe.task.measure(_read(recipe, path, settings), recipe.task.load())
-    settings["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (folder / f"{recipe.name}.json").write_text(json.dumps(settings, indent=2) + "\n")
+    info = metadata(name)
+    path = datasets.verify_checksum(weights_path(_weights_dir(), name), info["sha256"])
+    return saving.restore_model(info["model"], path)
 
 
-def _read(recipe, path: pathlib.Path, settings: dict):
-    model = recipe.build(0, **settings["facts"])
-    model.load_weights(path)  # before compiling: the file has no optimizer
-    recipe.compile(model, recipe.count_steps(settings))
-    return model
-
-
-def _folder() -> pathlib.Path:
-    return datasets.data_folder() / "weights"
-
-
-def _weights(folder: pathlib.Path, name: str) -> pathlib.Path:
+def weights_path(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Return the path of the weights of a model in a folder."""
     return folder / f"{name}.weights.h5"
+
+
+def _weights_dir() -> pathlib.Path:
+    return datasets.data_dir() / "weights"

@@ -1,20 +1,24 @@
-"""Shipped weights: each gives its figure again, and a damaged file is refused by name."""
+"""Pretrained models: each reproduces its metric, and damaged files are rejected by name."""
 
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 from conftest import largest_difference
 
-from keras_genai import datasets, pretrained, tasks
+from keras_genai import datasets, pretrained, recipes, tasks
 from keras_genai.__main__ import main
+from keras_genai.experiments import EXPERIMENTS
 from keras_genai.recipes import RECIPES
 
-SHIPPED = [
+PRETRAINED = [
     "article1-transformer",
     "article3-diffusion",
     "article3-diffusion-unconditional",
@@ -37,23 +41,24 @@ def cnn():
     return pretrained.load("article4-cnn")
 
 
-def test_names_of_what_ships():
-    assert pretrained.names() == SHIPPED
+def test_names_of_pretrained_models():
+    assert pretrained.names() == PRETRAINED
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_weights_give_their_figure_again(name, monkeypatch):
-    recipe, record = RECIPES[name], pretrained.record(name)
-    monkeypatch.setattr(tasks.Denoising, "num_samples", 128)  # a thousand take minutes
-    measured = recipe.task.measure(pretrained.load(name), recipe.task.load())["measured"]
-    # A VAE's bound is an average over noise, which differs by some hundredths of a nat.
-    noise = {"article4-vae": 0.1, "article3-diffusion": 4.0}.get(name, 0.005)
-    assert measured == pytest.approx(record["measured"], abs=noise)
-    assert record["measured"] == pytest.approx(recipe.expected, abs=recipe.tolerance)
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_pretrained_weights_reproduce_their_metric(name, monkeypatch):
+    recipe, task, info = RECIPES[name], EXPERIMENTS[name].task, pretrained.metadata(name)
+    monkeypatch.setattr(tasks.DiffusionTask, "num_samples", 128)  # 1,000 take minutes
+    value = task.evaluate(pretrained.load(name), task.load())["value"]
+    # The bound of a VAE is an average over noise, which varies by some hundredths of a nat.
+    tolerance = {"article4-vae": 0.1, "article3-diffusion": 4.0}.get(name, 0.005)
+    assert value == pytest.approx(info["value"], abs=tolerance)
+    assert info["value"] == pytest.approx(recipe.expected, abs=recipe.tolerance)
     command = name.replace("-tang", " --data tang")
-    assert record["command"] == f"python -m keras_genai train {command}"
-    assert (record["epochs"], record["seed"]) == (recipe.epochs, 0)
-    assert record["minutes"] > 0 and set(record["versions"]) == {
+    assert info["command"] == f"python -m keras_genai train {command}"
+    assert (info["epochs"], info["seed"]) == (recipe.epochs, 0)
+    assert (info["name"], info["metric"]) == (name, recipe.metric)
+    assert info["minutes"] > 0 and set(info["versions"]) == {
         "python",
         "tensorflow",
         "keras",
@@ -61,16 +66,43 @@ def test_shipped_weights_give_their_figure_again(name, monkeypatch):
     }
 
 
-def test_shipped_weights_are_small():
-    sizes = [path.stat().st_size for path in datasets.data_folder().glob("weights/*.h5")]
-    assert len(sizes) == len(SHIPPED) and max(sizes) <= 8e6
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_pretrained_models_are_compiled_as_their_recipes(name):
+    model, info = pretrained.load(name), pretrained.metadata(name)
+    config = compile_config(model)
+    steps = info["epochs"] * math.ceil(info["num_examples"] / info["batch_size"])
+    EXPERIMENTS[name].compile(model, steps)
+    assert config == compile_config(model)
 
 
-def test_a_label_decides_the_digit(cnn):
+def compile_config(model) -> dict:
+    """Return the compile configuration, without the numbers of the optimizers' names."""
+    config = model.get_compile_config()
+    for key in config:
+        if key.endswith("optimizer"):
+            del config[key]["config"]["name"]
+    return config
+
+
+def test_pretrained_weights_are_small():
+    sizes = [path.stat().st_size for path in datasets.data_dir().glob("weights/*.h5")]
+    assert len(sizes) == len(PRETRAINED) and max(sizes) <= 8e6
+
+
+def test_loading_a_pretrained_model_imports_no_recipe():
+    code = (
+        "import sys\nimport keras_genai.pretrained\n"
+        "keras_genai.pretrained.load('article4-vae')\n"
+        "assert not {'keras_genai.recipes', 'keras_genai.experiments'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_conditional_vae_generates_the_requested_digit(cnn):
     labels = np.repeat(np.arange(10), 200)
     images = pretrained.load("conditional-vae").generate(2000, labels=labels, seed=0)
-    read = cnn.predict(images.reshape(-1, 28, 28, 1), batch_size=500, verbose=0).argmax(-1)
-    assert np.mean(read == labels) >= 0.95
+    logits = cnn.predict(images.reshape(-1, 28, 28, 1), batch_size=500, verbose=0)
+    assert np.mean(logits.argmax(-1) == labels) >= 0.95
 
 
 def test_pretrained_models_can_be_trained_further(digits):
@@ -81,73 +113,92 @@ def test_pretrained_models_can_be_trained_further(digits):
 
 
 @pytest.fixture
-def other_folder(tmp_path, monkeypatch):
-    """A copy of the shipped weights, which may be damaged."""
-    shutil.copytree(datasets.data_folder() / "weights", tmp_path / "weights")
+def weights_copy(tmp_path, monkeypatch):
+    """A copy of the folder of pretrained weights, which a test may damage."""
+    shutil.copytree(datasets.data_dir() / "weights", tmp_path / "weights")
     monkeypatch.setenv("KERAS_GENAI_DATA", str(tmp_path))
     return tmp_path / "weights"
 
 
-def test_damaged_weights_are_refused_by_name(other_folder):
-    path = other_folder / "article4-vae.weights.h5"
-    altered = bytearray(path.read_bytes())
-    altered[-100] ^= 1
-    for damaged in (altered[:1000], bytes(altered)):
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="article4-vae.weights.h5: cut short or altered"):
-            pretrained.load("article4-vae")
-    (other_folder / "article4-gan.json").write_text("{")
-    with pytest.raises(ValueError, match="article4-gan.json: cut short or altered"):
-        pretrained.load("article4-gan")
-    path.unlink()
+@pytest.mark.parametrize("damage", ["truncated", "flipped bit"])
+def test_damaged_weights_raise(weights_copy, damage):
+    path = weights_copy / "article4-vae.weights.h5"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content[:1000] if damage == "truncated" else content)
+    with pytest.raises(ValueError, match="article4-vae.weights.h5: cut short or altered"):
+        pretrained.load("article4-vae")
+
+
+def test_missing_weights_raise(weights_copy):
+    (weights_copy / "article4-vae.weights.h5").unlink()
     with pytest.raises(FileNotFoundError, match="article4-vae.weights.h5: no such file"):
         pretrained.load("article4-vae")
 
 
-def test_unknown_names_are_answered_with_those_that_ship():
+def test_damaged_metadata_raises(weights_copy):
+    (weights_copy / "article4-gan.json").write_text("{")
+    with pytest.raises(ValueError, match="article4-gan.json: cut short or altered"):
+        pretrained.load("article4-gan")
+
+
+@pytest.mark.parametrize("function", [pretrained.load, pretrained.metadata])
+def test_unknown_name_raises_with_the_known_names(function):
     with pytest.raises(ValueError, match="article1-vae: expected a name with .* article4-cnn, "):
-        pretrained.load("article1-vae")
+        function("article1-vae")
 
 
-def test_ship_writes_the_trained_weights_and_what_they_measure(tmp_path, monkeypatch, digits):
-    run, folder = tmp_path / "run", tmp_path / "data" / "weights"
-    recipe = RECIPES["article4-vae"]
-    without_xla = dataclasses.replace(recipe, compile=lambda model, steps: model.compile("adam"))
-    monkeypatch.setitem(RECIPES, recipe.name, without_xla)
-    model = without_xla.create()
+def test_exported_weights_load_without_their_recipe(tmp_path, monkeypatch, digits):
+    run_folder, output_folder = tmp_path / "run", tmp_path / "data" / "weights"
+    name = "article4-vae"
+    without_xla = dataclasses.replace(
+        EXPERIMENTS[name], compile=lambda model, steps: model.compile("adam")
+    )
+    monkeypatch.setitem(EXPERIMENTS, name, without_xla)
+    model = recipes.create(name)
     model.fit(digits[0], verbose=0)
-    run.mkdir()
-    model.save(run / "model.keras")
-    settings = {"name": "article4-vae", "seed": 5, "facts": {"num_classes": None}}
-    settings |= {"epochs": 1, "count": 1000, "batch_size": 32}
-    (run / "run.json").write_text(json.dumps(settings))
-    pretrained.ship(run, folder)
-    monkeypatch.setenv("KERAS_GENAI_DATA", str(tmp_path / "data"))
-    weights = pretrained.load("article4-vae").get_weights()
-    rounded = [weight.astype("float16").astype("float32") for weight in model.get_weights()]
-    assert largest_difference(weights, rounded) == 0
+    run_folder.mkdir()
+    model.save(run_folder / "model.keras")
+    settings = {"name": name, "seed": 5, "dataset_info": {"num_classes": None}}
+    settings |= {"epochs": 1, "num_examples": 1000, "batch_size": 32}
+    (run_folder / "run.json").write_text(json.dumps(settings))
+    recipes.export_weights(run_folder, output_folder)
     assert keras.config.dtype_policy().name == "float32"
-    record = pretrained.record("article4-vae")
-    written = (folder / "article4-vae.weights.h5").read_bytes()
-    assert record["sha256"] == hashlib.sha256(written).hexdigest()
-    assert record["seed"] == 5 and record["measured"] > 150  # a model of one epoch
-    assert record["measured"] == pytest.approx(record["reconstruction"] + record["kl"])
+
+    monkeypatch.setenv("KERAS_GENAI_DATA", str(tmp_path / "data"))
+    monkeypatch.delitem(EXPERIMENTS, name)
+    monkeypatch.delitem(RECIPES, name)
+    assert pretrained.names() == [name]
+    loaded = pretrained.load(name)
+    rounded = [weight.astype("float16").astype("float32") for weight in model.get_weights()]
+    assert largest_difference(loaded.get_weights(), rounded) == 0
+    assert compile_config(loaded) == compile_config(model)
+    info = pretrained.metadata(name)
+    content = (output_folder / "article4-vae.weights.h5").read_bytes()
+    assert info["sha256"] == hashlib.sha256(content).hexdigest()
+    assert info["model"]["class_name"] == "VAE" and "dataset_info" not in info
+    assert info["seed"] == 5 and info["value"] > 150  # a model of one epoch
+    assert info["value"] == pytest.approx(info["reconstruction_loss"] + info["kl_loss"])
 
 
-def test_generate_takes_shipped_weights(tmp_path, capsys):
-    for name in ("article4-gan", "conditional-vae"):
-        assert main(["generate", name, "--output", str(tmp_path / f"{name}.png")]) == 0
-        assert (tmp_path / f"{name}.png").stat().st_size > 1000
-    capsys.readouterr()
-    for name, prompt in (("article3-lstm", "Once upon a time"), ("article3-lstm-tang", "\u6625")):
-        assert main(["generate", name, "--prompt", prompt, "--length", "50"]) == 0
-        written = capsys.readouterr().out
-        assert written.startswith(prompt) and len(written) == len(prompt) + 51
+@pytest.mark.parametrize("name", ["article4-gan", "conditional-vae"])
+def test_generate_command_writes_images_of_a_pretrained_model(tmp_path, name):
+    assert main(["generate", name, "--output", str(tmp_path / f"{name}.png")]) == 0
+    assert (tmp_path / f"{name}.png").stat().st_size > 1000
 
 
-def test_shipped_language_models_beat_the_n_grams_that_the_readme_names():
-    measured = {name: pretrained.record(name)["measured"] for name in SHIPPED}
-    assert measured["article3-lstm"] <= 1.50
-    assert measured["article3-lstm-tang"] < 5.708
-    forecast = pretrained.record("article3-forecast")
-    assert forecast["measured"] < 0.410 and forecast["52 ahead"] < 0.728
+@pytest.mark.parametrize(
+    "name, prompt", [("article3-lstm", "Once upon a time"), ("article3-lstm-tang", "\u6625")]
+)
+def test_generate_command_continues_a_text_with_a_pretrained_model(capsys, name, prompt):
+    assert main(["generate", name, "--prompt", prompt, "--length", "50"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(prompt) and len(text) == len(prompt) + 51
+
+
+def test_pretrained_sequence_models_beat_the_baselines_of_the_readme():
+    values = {name: pretrained.metadata(name)["value"] for name in PRETRAINED}
+    assert values["article3-lstm"] <= 1.50
+    assert values["article3-lstm-tang"] < 5.708
+    forecast = pretrained.metadata("article3-forecast")
+    assert forecast["value"] < 0.410 and forecast["52 steps ahead"] < 0.728

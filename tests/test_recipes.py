@@ -1,22 +1,23 @@
-"""Recipes: each article's own settings, and who may import whom."""
+"""Recipes: the settings of each article, and training as a function."""
 
-import ast
-import pathlib
-import types
+import csv
+import dataclasses
 
 import keras
 import numpy as np
 import pytest
+from conftest import largest_difference
 
 import keras_genai
-from keras_genai import tasks
+from keras_genai import recipes, tasks
+from keras_genai.__main__ import main
 from keras_genai.diffusion import build_unet
+from keras_genai.experiments import EXPERIMENTS
 from keras_genai.pixelcnn import build_pixelcnn
 from keras_genai.recipes import RECIPES
 from keras_genai.text import GPT2Tokenizer, TranslationTokenizer
+from keras_genai.transformer import TransformerSchedule
 from keras_genai.wavenet import build_wavenet
-
-PACKAGE = pathlib.Path(keras_genai.__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -43,16 +44,35 @@ PACKAGE = pathlib.Path(keras_genai.__file__).parent
         ("article4-finetune", 4, 8),
     ],
 )
-def test_settings_of_each_recipe(name, epochs, batch_size):
+def test_epochs_and_batch_size_of_each_recipe(name, epochs, batch_size):
     recipe = RECIPES[name]
     assert (recipe.name, recipe.epochs, recipe.batch_size) == (name, epochs, batch_size)
-    assert recipe.article and recipe.model and recipe.figure and recipe.task.data
-    # What an article leaves open is said.
-    assert bool(recipe.choices) == (name not in ("article4-vae", "article4-gan", "article4-cnn"))
+    assert recipe.article and recipe.model and recipe.metric and recipe.data
+    # The notes name the choices that the article leaves open.
+    assert bool(recipe.notes) == (name not in ("article4-vae", "article4-gan", "article4-cnn"))
+
+
+def test_every_recipe_has_an_experiment():
+    assert list(EXPERIMENTS) == list(RECIPES)
+    assert all(isinstance(experiment.task, tasks.Task) for experiment in EXPERIMENTS.values())
+
+
+@pytest.mark.parametrize("function", [recipes.create, recipes.prepare, recipes.train])
+def test_unknown_recipe_raises(function):
+    with pytest.raises(ValueError, match="article5-vae: no such recipe; expected one of article1"):
+        function("article5-vae")
+
+
+def dense_layers(network):
+    return [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)]
 
 
 def widths(network):
-    return [layer.units for layer in network.layers if isinstance(layer, keras.layers.Dense)]
+    return [layer.units for layer in dense_layers(network)]
+
+
+def dense_activations(network):
+    return [layer.activation.__name__ for layer in dense_layers(network)]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +85,7 @@ def widths(network):
     ],
 )
 def test_networks_of_each_vae(name, encoder, decoder, likelihood):
-    model = RECIPES[name].create()
+    model = recipes.create(name)
     assert (widths(model.encoder), widths(model.decoder)) == (encoder, decoder)
     assert model.likelihood == likelihood
     assert model.beta == (5.0 if name == "conditional-vae" else 1.0)
@@ -81,12 +101,10 @@ def test_networks_of_each_vae(name, encoder, decoder, likelihood):
     ],
 )
 def test_networks_of_each_gan(name, generator, discriminator, output, hidden):
-    model = RECIPES[name].create()
+    model = recipes.create(name)
     assert (widths(model.generator), widths(model.discriminator)) == (generator, discriminator)
-    dense = [x for x in model.generator.layers if isinstance(x, keras.layers.Dense)]
-    assert dense[-1].activation.__name__ == output
-    dense = [x for x in model.discriminator.layers if isinstance(x, keras.layers.Dense)]
-    assert {layer.activation.__name__ for layer in dense[:-1]} == {hidden}
+    assert dense_activations(model.generator)[-1] == output
+    assert set(dense_activations(model.discriminator)[:-1]) == {hidden}
 
 
 @pytest.mark.parametrize(
@@ -99,49 +117,63 @@ def test_networks_of_each_gan(name, generator, discriminator, output, hidden):
     ],
 )
 def test_number_of_parameters(name, parameters):
-    assert RECIPES[name].create().count_params() == parameters
+    assert recipes.create(name).count_params() == parameters
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in RECIPES if isinstance(RECIPES[name].task, tasks.Images)]
+    "name",
+    [
+        name
+        for name, experiment in EXPERIMENTS.items()
+        if isinstance(experiment.task, tasks.ImageTask)
+    ],
 )
-def test_optimizers_of_each_recipe(name):
-    model = RECIPES[name].create()
+def test_image_recipes_use_adam(name):
+    model = recipes.create(name)
     optimizers = [model.optimizer]
-    if isinstance(RECIPES[name].task, tasks.Adversarial):
+    if isinstance(EXPERIMENTS[name].task, tasks.GANTask):
         optimizers = [model.generator_optimizer, model.discriminator_optimizer]
+    learning_rates = {
+        "article4-gan": 2e-4,
+        "article3-pixelcnn": 6e-3,
+        "article3-diffusion": 2e-3,
+        "article3-diffusion-unconditional": 2e-3,
+    }
+    expected = learning_rates.get(name, 1e-3)  # "adam" is Adam(1e-3)
     for optimizer in optimizers:
         assert isinstance(optimizer, keras.optimizers.Adam)
-        rates = {
-            "article4-gan": 2e-4,
-            "article3-pixelcnn": 6e-3,
-            "article3-diffusion": 2e-3,
-            "article3-diffusion-unconditional": 2e-3,
-        }
-        expected = rates.get(name, 1e-3)  # "adam" is Adam(1e-3)
         assert float(optimizer.learning_rate) == np.float32(expected)
 
 
-def test_recurrent_recipes_clip_and_slow_down():
-    for name, rate in (
-        ("article3-rnn", 1e-3),
-        ("article3-lstm", 2e-3),
-        ("article3-forecast", 3e-3),
-    ):
-        facts = {} if name == "article3-forecast" else {"characters": "abc"}
-        optimizer = RECIPES[name].create(steps=100, **facts).optimizer
-        assert optimizer.global_clipnorm == 1.0
-        rates = [float(optimizer._learning_rate(step)) for step in (0, 50, 100)]
-        np.testing.assert_allclose(rates, [rate, rate / 2, 0], atol=1e-9)
+def learning_rates(optimizer, steps) -> list[float]:
+    """Return the values of a learning rate schedule at some steps."""
+    config = optimizer.get_config()["learning_rate"]
+    schedule = keras.optimizers.schedules.deserialize(config)
+    return [float(schedule(step)) for step in steps]
 
 
-def test_the_translator_is_trained_as_in_the_paper():
-    languages = {
-        f"{side}_tokenizer": TranslationTokenizer.train("abc", 259).definition
+@pytest.mark.parametrize(
+    "name, learning_rate, dataset_info",
+    [
+        ("article3-rnn", 1e-3, {"characters": "abc"}),
+        ("article3-lstm", 2e-3, {"characters": "abc"}),
+        ("article3-forecast", 3e-3, {}),
+    ],
+)
+def test_recurrent_recipes_clip_gradients_and_decay(name, learning_rate, dataset_info):
+    optimizer = recipes.create(name, steps=100, **dataset_info).optimizer
+    assert optimizer.global_clipnorm == 1.0
+    expected = [learning_rate, learning_rate / 2, 0]
+    np.testing.assert_allclose(learning_rates(optimizer, (0, 50, 100)), expected, atol=1e-9)
+
+
+def test_transformer_has_the_papers_training():
+    tokenizers = {
+        f"{side}_tokenizer": TranslationTokenizer.train("abc", 259).tokenizer_json
         for side in ("input", "target")
     }
-    model = RECIPES["article1-transformer"].create(steps=5000, max_seq_length=32, **languages)
-    assert model.settings == {
+    model = recipes.create("article1-transformer", steps=5000, max_seq_length=32, **tokenizers)
+    assert model.config == {
         "input_vocab_size": 259,
         "target_vocab_size": 259,
         "max_seq_length": 32,
@@ -154,21 +186,20 @@ def test_the_translator_is_trained_as_in_the_paper():
     }
     attention, feed_forward = 4 * (128 * 128 + 128), 128 * 512 + 512 + 512 * 128 + 128
     layers = 4 * (3 * attention + 2 * feed_forward + 5 * 2 * 128)
-    norms = 2 * 2 * 128  # in the end of encoder and decoder
-    assert model.count_params() == layers + norms + 2 * 259 * 128 + 129 * 259
+    final_layer_norms = 2 * 2 * 128  # of encoder and decoder
+    assert model.count_params() == layers + final_layer_norms + 2 * 259 * 128 + 129 * 259
     optimizer = model.optimizer
     assert (optimizer.beta_1, optimizer.beta_2, optimizer.epsilon) == (0.9, 0.98, 1e-9)
     assert model.loss.label_smoothing == 0.1
-    rates = [float(optimizer._learning_rate(step)) for step in (1999, 4999)]
-    np.testing.assert_allclose(rates, [(128 * 2000) ** -0.5 * 3 / 5, 0], rtol=1e-5)
+    expected = [(128 * 2000) ** -0.5 * 3 / 5, 0]
+    np.testing.assert_allclose(learning_rates(optimizer, (1999, 4999)), expected, rtol=1e-5)
 
 
-def test_gpt2_is_the_articles_network_made_small():
-    tokenizer = GPT2Tokenizer.train("abc", 257).definition
-    model = RECIPES["article4-gpt2"].create(steps=100, tokenizer=tokenizer)
-    vocabulary = GPT2Tokenizer(tokenizer).vocab_size
-    assert model.settings == {
-        "vocab_size": vocabulary,
+def test_gpt2_is_the_articles_network_at_a_smaller_size():
+    tokenizer = GPT2Tokenizer.train("abc", 257)
+    model = recipes.create("article4-gpt2", steps=100, tokenizer=tokenizer.tokenizer_json)
+    assert model.config == {
+        "vocab_size": tokenizer.vocab_size,
         "context_length": 256,
         "num_layers": 6,
         "num_heads": 6,
@@ -181,40 +212,42 @@ def test_gpt2_is_the_articles_network_made_small():
     }
     assert type(model.optimizer) is keras.optimizers.AdamW
     assert (model.optimizer.weight_decay, model.optimizer.global_clipnorm) == (0.1, 1.0)
-    rates = [float(model.optimizer._learning_rate(step)) for step in (0, 50, 100)]
+    rates = learning_rates(model.optimizer, (0, 50, 100))
     np.testing.assert_allclose(rates, [1e-3, 5e-4, 0], atol=1e-9)
 
 
-def test_the_sampled_recipes_are_the_builders_defaults():
-    pixelcnn = RECIPES["article3-pixelcnn"].create(steps=100)
-    assert pixelcnn.settings == build_pixelcnn().settings
-    wavenet = RECIPES["article3-wavenet"].create(steps=100, kinds=list("abc"), sample_rate=700)
-    assert wavenet.settings == build_wavenet(num_classes=3, sample_rate=700).settings
-    one_kind = RECIPES["article3-wavenet"].create(kinds=[""], sample_rate=700)
-    assert one_kind.num_classes is None
-    for model, rate in ((pixelcnn, 6e-3), (wavenet, 2e-3)):
-        rates = [float(model.optimizer._learning_rate(step)) for step in (0, 50, 100)]
-        np.testing.assert_allclose(rates, [rate, rate / 2, 0], atol=1e-9)
+def test_pixelcnn_and_wavenet_have_the_defaults_of_their_builders():
+    pixelcnn = recipes.create("article3-pixelcnn", steps=100)
+    assert pixelcnn.config == build_pixelcnn().config
+    wavenet = recipes.create(
+        "article3-wavenet", steps=100, class_names=list("abc"), sample_rate=700
+    )
+    assert wavenet.config == build_wavenet(num_classes=3, sample_rate=700).config
+    one_class = recipes.create("article3-wavenet", class_names=[""], sample_rate=700)
+    assert one_class.num_classes is None
+    for model, learning_rate in ((pixelcnn, 6e-3), (wavenet, 2e-3)):
+        rates = learning_rates(model.optimizer, (0, 50, 100))
+        np.testing.assert_allclose(rates, [learning_rate, learning_rate / 2, 0], atol=1e-9)
 
 
 @pytest.mark.parametrize("num_classes", [10, None])
-def test_diffusion_has_the_schedule_of_the_paper_and_the_network_of_the_builder(num_classes):
-    model = RECIPES["article3-diffusion"].create(3, steps=100, num_classes=num_classes)
-    assert (model.schedule.kind, model.schedule.num_steps, model.seed) == ("linear", 1000, 3)
+def test_diffusion_has_the_papers_schedule_and_the_builders_network(num_classes):
+    model = recipes.create("article3-diffusion", 3, steps=100, num_classes=num_classes)
+    schedule = model.schedule
+    assert (schedule.beta_schedule, schedule.num_timesteps, model.seed) == ("linear", 1000, 3)
     assert model.network.count_params() == build_unet(num_classes=num_classes).count_params()
-    assert (model.label_dropout, model.ema_momentum, model.prediction) == (0.1, 0.999, "v")
-    rates = [float(model.optimizer._learning_rate(step)) for step in (0, 50, 100)]
+    assert (model.cond_drop_prob, model.ema_momentum, model.prediction_type) == (0.1, 0.999, "v")
+    rates = learning_rates(model.optimizer, (0, 50, 100))
     np.testing.assert_allclose(rates, [2e-3, 1e-3, 0], atol=1e-9)
 
 
-def test_loops_of_the_gans():
-    loops = {
-        name: (model.joint_batch, model.fresh_noise)
-        for name, recipe in RECIPES.items()
-        if isinstance(recipe.task, tasks.Adversarial)
-        for model in [recipe.create()]
+def test_training_loop_of_each_gan():
+    models = {
+        name: recipes.create(name)
+        for name, experiment in EXPERIMENTS.items()
+        if isinstance(experiment.task, tasks.GANTask)
     }
-    assert loops == {
+    assert {name: (m.joint_batch, m.resample_noise) for name, m in models.items()} == {
         "article1-gan": (True, False),
         "article2-gan": (True, False),
         "article4-gan": (False, True),
@@ -222,61 +255,119 @@ def test_loops_of_the_gans():
 
 
 def test_same_seed_gives_the_same_initial_weights():
-    weights = []
-    for seed in (1, 1, 2):
-        weights.append(RECIPES["article4-vae"].create(seed).get_weights()[0])
-    assert np.array_equal(weights[0], weights[1]) and not np.array_equal(weights[0], weights[2])
+    kernels = [recipes.create("article4-vae", seed).get_weights()[0] for seed in (1, 1, 2)]
+    assert np.array_equal(kernels[0], kernels[1]) and not np.array_equal(kernels[0], kernels[2])
 
 
-def test_data_is_arranged_as_the_models_take_it():
+def test_images_have_the_shape_and_scale_of_the_models_inputs():
     images = np.array([[[0, 255], [51, 102]]], "uint8")
-    x, y = RECIPES["article4-vae"].task.arrange(images, [3])
+    x, y = EXPERIMENTS["article4-vae"].task.preprocess(images, [3])
     np.testing.assert_allclose(x, [[0, 1, 0.2, 0.4]], rtol=1e-6)
     assert y is None and x.dtype == "float32"
-    x, y = RECIPES["article4-cnn"].task.arrange(images, [3])
+    x, y = EXPERIMENTS["article4-cnn"].task.preprocess(images, [3])
     assert x.shape == (1, 2, 2, 1) and y.tolist() == [3] and y.dtype == "int32"
-    assert RECIPES["conditional-vae"].task.arrange(images, [3])[1].tolist() == [3]
+    assert EXPERIMENTS["conditional-vae"].task.preprocess(images, [3])[1].tolist() == [3]
 
 
-def test_a_gan_covers_the_digits_that_are_one_in_a_hundred_of_its_samples():
-    digits = np.repeat(np.arange(10), [9000, 500, 299, 100, 99, 1, 1, 0, 0, 0])
-    model = types.SimpleNamespace(generate=lambda count, seed: np.zeros((count, 784)))
-    classifier = types.SimpleNamespace(predict=lambda images, **options: np.eye(10)[digits])
-    data = types.SimpleNamespace(judge=classifier)
-    figures = RECIPES["article4-gan"].task.measure(model, data)
-    assert figures["measured"] == 4
-    assert figures["digit_shares"][:5] == [0.9, 0.05, 0.0299, 0.01, 0.0099]
+def test_reset_decay_steps_stretches_a_warmup_schedule():
+    optimizer = keras.optimizers.Adam(TransformerSchedule(16, warmup_steps=3, decay_steps=5))
+    recipes.reset_decay_steps(optimizer, 10)
+    config = optimizer.get_config()["learning_rate"]["config"]
+    assert config == {"d_model": 16, "warmup_steps": 3, "decay_steps": 10}
+    rates = learning_rates(optimizer, (8, 9))
+    assert rates[1] == 0 < rates[0]
 
 
-# Who may import whom.
+def test_reset_decay_steps_keeps_a_constant_learning_rate():
+    optimizer = keras.optimizers.Adam(1e-3)
+    recipes.reset_decay_steps(optimizer, 10)
+    assert float(optimizer.learning_rate) == np.float32(1e-3)
 
 
-def imports(path: pathlib.Path) -> set[str]:
-    """Names of the package's own modules that a file imports, inside its functions too."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "keras_genai":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keras_genai."):
-            found.add(node.module.removeprefix("keras_genai."))
-    return found
+# train.
 
 
-def test_a_family_imports_no_other_family_and_nothing_of_files_or_plots():
-    for family in ("gan", "cnn"):
-        assert imports(PACKAGE / f"{family}.py") == {"inputs"}
-    for family in ("vae", "diffusion"):
-        assert imports(PACKAGE / f"{family}.py") == {"inputs", "training"}
-    assert imports(PACKAGE / "rnn.py") == {"inputs", "text"}
-    assert imports(PACKAGE / "transformer.py") == {"autoregressive", "inputs", "text", "training"}
-    assert imports(PACKAGE / "gpt2.py") == {"autoregressive", "inputs", "text", "transformer"}
-    assert imports(PACKAGE / "pixelcnn.py") == {"autoregressive", "inputs", "training"}
-    assert imports(PACKAGE / "wavenet.py") == {"audio", "autoregressive", "inputs"}
-    for room in ("autoregressive", "audio"):
-        assert imports(PACKAGE / f"{room}.py") == {"inputs"}
-    assert imports(PACKAGE / "training.py") == set()
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    """A CSV file for article3-forecast: 229 training windows, in 8 steps per epoch."""
+    path = tmp_path_factory.mktemp("series") / "series.csv"
+    rows = "\n".join(f"{t},{t + t % 52}" for t in range(600))
+    path.write_text(f"week,value\n{rows}\n")
+    return path
 
 
-def test_only_the_command_line_and_pretrained_import_recipes():
-    users = {path.stem for path in PACKAGE.glob("*.py") if "recipes" in imports(path)}
-    assert users == {"__main__", "pretrained"}
+@pytest.fixture(scope="module")
+def result(series):
+    """Result of two epochs without a run folder."""
+    return recipes.train("article3-forecast", epochs=2, seed=3, data=series)
+
+
+def test_train_returns_the_model_its_history_and_its_metrics(result, series):
+    model, history, metrics = result
+    task = EXPERIMENTS["article3-forecast"].task
+    assert set(history) == {"loss", "val_loss"}
+    assert all(len(values) == 2 for values in history.values())
+    assert metrics == task.evaluate(model, task.load(series))
+    assert set(metrics) == {"value", "52 steps ahead"}
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"epochs": 0}, "epochs: expected a whole number of at least 1, got 0"),
+        ({"batch_size": 2.5}, "batch_size: expected a whole number of at least 1, got 2.5"),
+        ({"seed": -1}, "seed: expected a whole number of at least 0, got -1"),
+        ({"resume": True}, "folder: nothing to resume"),
+        ({"data": "nowhere.csv"}, "nowhere.csv: "),
+    ],
+)
+def test_train_with_invalid_options_raises(options, message):
+    with pytest.raises(ValueError, match=message):
+        recipes.train("article3-forecast", **options)
+
+
+def test_train_without_a_folder_writes_no_files(series, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipes.train("article3-forecast", epochs=1, data=series)
+    assert not list(tmp_path.iterdir())
+
+
+def test_train_equals_the_command_line_with_the_same_options(result, series, tmp_path):
+    arguments = ["article3-forecast", "--epochs", "2", "--seed", "3", "--data", str(series)]
+    assert main(["train", *arguments, "--output", str(tmp_path)]) == 0
+    model = keras_genai.load_model(tmp_path / "model.keras")
+    assert largest_difference(model.get_weights(), result.model.get_weights()) == 0
+    with open(tmp_path / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name, values in result.history.items():
+        assert [float(row[name]) for row in rows] == pytest.approx(values, rel=1e-6)
+
+
+def test_train_resumes_a_run_folder(result, series, tmp_path):
+    recipes.train("article3-forecast", epochs=np.int64(1), seed=3, data=series, folder=tmp_path)
+    resumed = recipes.train("article3-forecast", epochs=2, folder=tmp_path, resume=True)
+    assert all(len(values) == 2 for values in resumed.history.values())
+    model = keras_genai.load_model(tmp_path / "model.keras")
+    assert largest_difference(model.get_weights(), resumed.model.get_weights()) == 0
+    assert int(model.optimizer.iterations) == 2 * 8
+
+
+def test_train_raises_when_the_loss_becomes_nan(series, monkeypatch):
+    experiment = EXPERIMENTS["article3-forecast"]
+
+    def diverging(model, steps):
+        model.compile(keras.optimizers.SGD(1e30), loss="mse")
+
+    monkeypatch.setitem(
+        EXPERIMENTS, "article3-forecast", dataclasses.replace(experiment, compile=diverging)
+    )
+    with pytest.raises(FloatingPointError, match="loss is (nan|inf) in epoch 1"):
+        recipes.train("article3-forecast", epochs=1, data=series)
+
+
+def test_metric_without_the_classifier_it_needs_is_none():
+    data = tasks.Data(train=None, test=None, num_examples=1, dataset_info={}, classifier=None)
+    training = recipes.Training(
+        RECIPES["article4-gan"], tasks.GANTask(), data, None, {}, first_epoch=0, run=None
+    )
+    assert training.evaluate() == {"value": None}

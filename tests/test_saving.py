@@ -1,6 +1,7 @@
-"""Every class and builder, loaded in a fresh process: same output, and training goes on."""
+"""Saved models of every class and builder: outputs and further training in a fresh process."""
 
 import io
+import json
 import pathlib
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from conftest import largest_difference
 
 import keras_genai
+from keras_genai import saving
 from keras_genai.cnn import build_cnn
 from keras_genai.diffusion import DDPM, NoiseSchedule, build_unet
 from keras_genai.gan import GAN, build_discriminator, build_gan, build_generator
@@ -19,46 +21,27 @@ from keras_genai.pixelcnn import build_pixelcnn
 from keras_genai.rnn import build_forecaster, build_language_model
 from keras_genai.transformer import (
     MaskedCrossentropy,
-    WarmupSchedule,
+    TransformerSchedule,
     build_seq2seq_transformer,
     build_transformer,
 )
 from keras_genai.vae import VAE, build_decoder, build_encoder, build_vae, reconstruction_loss
 from keras_genai.wavenet import build_wavenet
 
-# Loads every model of a folder, and notes what it returns and what another epoch makes of it.
-FRESH_PROCESS = """
-import pathlib, sys
-import numpy as np
-import keras_genai
-
-folder = pathlib.Path(sys.argv[1])
-for path in sorted(folder.glob("**/*.keras")):
-    model = keras_genai.load_model(path)
-    data = dict(np.load(path.with_suffix(".npz")))
-    inputs = [data[key] for key in sorted(data) if key.startswith("input")]
-    outputs = model(inputs if len(inputs) > 1 else inputs[0])
-    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-    results = {f"output_{i}": output for i, output in enumerate(outputs)}
-    if model.compiled:
-        x = [data[key] for key in sorted(data) if key.startswith("x")]
-        model.fit(x if len(x) > 1 else x[0], data.get("y"), shuffle=False, verbose=0)
-        results |= {f"weight_{i:02d}": weight for i, weight in enumerate(model.get_weights())}
-    np.savez(path.with_suffix(".loaded.npz"), **results)
-"""
+FRESH_PROCESS = pathlib.Path(__file__).parent / "fixtures" / "continue_training.py"
 
 
 def models(num_classes):
     """Yield name, model, its inputs, and the x and y of `fit`.
 
-    They run eagerly: each trace would take a second, for two steps.
+    They run eagerly: tracing would take a second per model, for two steps.
     """
-    mode = dict(jit_compile=False, run_eagerly=True)
+    eager = {"jit_compile": False, "run_eagerly": True}
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(40, 784)).astype("float32")
     z = rng.normal(size=(40, 4)).astype("float32")
     labels = rng.integers(10, size=40).astype("int32")
-    condition = [] if num_classes is None else [labels]
+    labels_input = [] if num_classes is None else [labels]
     y = None if num_classes is None else labels
 
     def vae_networks():
@@ -70,90 +53,96 @@ def models(num_classes):
         return generator, build_discriminator(784, (16,), num_classes=num_classes)
 
     encoder, decoder = vae_networks()
-    yield "encoder", encoder, [x, *condition], None, None
-    yield "decoder", decoder, [z, *condition], None, None
+    yield "encoder", encoder, [x, *labels_input], None, None
+    yield "decoder", decoder, [z, *labels_input], None, None
     model = build_vae(encoder, decoder, beta=2.0, likelihood="gaussian", seed=1)
-    model.compile("adam", loss="mse", **mode)
-    yield "build_vae", model, [x, *condition], [x, *condition], x
+    model.compile("adam", loss="mse", **eager)
+    yield "build_vae", model, [x, *labels_input], [x, *labels_input], x
     model = build_vae(*vae_networks(), seed=1)
-    model.compile("adam", loss=reconstruction_loss, **mode)
-    yield "build_vae-bernoulli", model, [x, *condition], [x, *condition], x
+    model.compile("adam", loss=reconstruction_loss, **eager)
+    yield "build_vae-bernoulli", model, [x, *labels_input], [x, *labels_input], x
     model = VAE(*vae_networks(), beta=2.0, likelihood="gaussian", seed=2)
-    model.compile(keras.optimizers.Adam(1e-3), steps_per_execution=2, **mode)
-    yield "vae", model, [x, *condition], [x], y
+    model.compile(keras.optimizers.Adam(1e-3), steps_per_execution=2, **eager)
+    yield "vae", model, [x, *labels_input], [x], y
 
     generator, discriminator = gan_networks()
-    yield "generator", generator, [z, *condition], None, None
-    yield "discriminator", discriminator, [x, *condition], None, None
+    yield "generator", generator, [z, *labels_input], None, None
+    yield "discriminator", discriminator, [x, *labels_input], None, None
     combined = build_gan(generator, discriminator)
-    combined.compile("adam", loss="binary_crossentropy", **mode)
-    yield "build_gan", combined, [z, *condition], [z, *condition], np.ones((40, 1), "float32")
-    model = GAN(*gan_networks(), joint_batch=True, fresh_noise=False, seed=3)
-    model.compile(keras.optimizers.Adam(1e-3), keras.optimizers.RMSprop(1e-3), **mode)
-    yield "gan", model, [z, *condition], [x], y
+    combined.compile("adam", loss="binary_crossentropy", **eager)
+    yield "build_gan", combined, [z, *labels_input], [z, *labels_input], np.ones((40, 1), "float32")
+    model = GAN(*gan_networks(), joint_batch=True, resample_noise=False, seed=3)
+    model.compile(keras.optimizers.Adam(1e-3), keras.optimizers.RMSprop(1e-3), **eager)
+    yield "gan", model, [z, *labels_input], [x], y
 
-    model = build_pixelcnn((6, 5, 1), 4, 2, levels=3, num_classes=num_classes)
-    model.compile(keras.optimizers.Adam(1e-2), **mode)
-    small = x[:, :30].reshape(40, 6, 5, 1)
-    yield "pixelcnn", model, [small, *condition], [small], y
+    model = build_pixelcnn((6, 5, 1), 4, 2, num_levels=3, num_classes=num_classes)
+    model.compile(keras.optimizers.Adam(1e-2), **eager)
+    small_images = x[:, :30].reshape(40, 6, 5, 1)
+    yield "pixelcnn", model, [small_images, *labels_input], [small_images], y
     model = DDPM(build_unet((4, 4, 1), (3, 4), 1, num_classes), NoiseSchedule("cosine", 9), seed=4)
-    model.compile(keras.optimizers.Adam(1e-2), **mode)
-    steps, smaller = rng.integers(9, size=40).astype("int32"), x[:, :16].reshape(40, 4, 4, 1)
-    yield "ddpm", model, [smaller, steps, *condition], [smaller], y
+    model.compile(keras.optimizers.Adam(1e-2), **eager)
+    timesteps = rng.integers(9, size=40).astype("int32")
+    small_images = x[:, :16].reshape(40, 4, 4, 1)
+    yield "ddpm", model, [small_images, timesteps, *labels_input], [small_images], y
     model = build_wavenet(16, 1, 2, 4, 6, num_classes, sample_rate=500)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
-    model.compile(keras.optimizers.Adam(1e-2), loss, **mode)
+    model.compile(keras.optimizers.Adam(1e-2), loss, **eager)
     levels = rng.integers(16, size=(40, 7)).astype("int32")
     targets = np.where(np.arange(6) < 4, levels[:, 1:], -1)
-    yield "wavenet", model, [levels, *condition], [levels[:, :-1], *condition], targets
+    yield "wavenet", model, [levels, *labels_input], [levels[:, :-1], *labels_input], targets
 
     if num_classes:
         cnn = build_cnn(num_classes=num_classes)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        cnn.compile("adam", loss, **mode)
+        cnn.compile("adam", loss, **eager)
         images = x.reshape(-1, 28, 28, 1)
         yield "cnn", cnn, [images], [images], labels
     else:
         tokens = rng.integers(5, size=(40, 7)).astype("int32")
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model = build_language_model(5, "lstm", 4, 6, num_layers=2, dropout=0.5)
-        model.compile(keras.optimizers.Adam(1e-2, global_clipnorm=1.0), loss, **mode)
+        model.compile(keras.optimizers.Adam(1e-2, global_clipnorm=1.0), loss, **eager)
         yield "lstm", model, [tokens], [tokens[:, :-1]], tokens[:, 1:]
         source, target = rng.integers(1, 9, size=(2, 40, 7)).astype("int32")
         source[::2, 4:] = 0
         model = build_seq2seq_transformer(9, 11, 8, 1, 8, 2, 12, dropout=0.5)
-        rate = WarmupSchedule(8, warmup_steps=5, decay_steps=50)
-        model.compile(keras.optimizers.Adam(rate), MaskedCrossentropy(0.2), **mode)
+        learning_rate = TransformerSchedule(8, warmup_steps=5, decay_steps=50)
+        model.compile(keras.optimizers.Adam(learning_rate), MaskedCrossentropy(0.2), **eager)
         yield "seq2seq", model, [source, target], [source], target
         model = build_transformer(9, 9, 8, 1, 8, 2, 12, dropout=0.5, causal=True)
-        model.compile("adam", "sparse_categorical_crossentropy", **mode)
+        model.compile("adam", "sparse_categorical_crossentropy", **eager)
         yield "transformer", model, [source], [source[:, :-1]], source[:, 1:]
         model = build_transformer(9, 3, 8, 1, 8, 2, 12, pooling="mean")
         yield "transformer-pooled", model, [source], None, None
         forecaster = build_forecaster(12, 3, units=4)
-        forecaster.compile("adam", loss="mae", **mode)
+        forecaster.compile("adam", loss="mae", **eager)
         yield "forecaster", forecaster, [x[:, :12]], [x[:, :12]], x[:, 12:15]
 
 
-NAMES = [
+IMAGE_AND_SOUND_MODELS = [
     "encoder", "decoder", "build_vae", "build_vae-bernoulli", "vae",
     "generator", "discriminator", "build_gan", "gan", "pixelcnn", "ddpm", "wavenet",
 ]  # fmt: skip
-SEQUENCES = ["lstm", "seq2seq", "transformer", "transformer-pooled", "forecaster"]
+SEQUENCE_MODELS = ["lstm", "seq2seq", "transformer", "transformer-pooled", "forecaster"]
 
 
-# One test of many models, as it takes a fresh process.
-def test_loaded_models_go_on_like_the_saved_ones(tmp_path):
-    # Also what is drawn: the state of the noise is saved, and so are both optimizers of a GAN.
+# One test of many models, since starting a process takes seconds.
+def test_loaded_models_continue_training_like_the_saved_ones(tmp_path):
+    # This includes the state of the random generators, and both optimizers of a GAN.
     expected = {
-        path: save_and_go_on(path, *rest)
+        path: save_and_continue(path, *rest)
         for num_classes, folder in ((None, "unconditional"), (10, "conditional"))
         for path, *rest in (
             (tmp_path / folder / name, *rest) for name, *rest in models(num_classes)
         )
     }
-    subprocess.run([sys.executable, "-c", FRESH_PROCESS, tmp_path], check=True)
-    assert [path.name for path in expected] == [*NAMES, *SEQUENCES, *NAMES, "cnn"]
+    subprocess.run([sys.executable, FRESH_PROCESS, tmp_path], check=True)
+    assert [path.name for path in expected] == [
+        *IMAGE_AND_SOUND_MODELS,
+        *SEQUENCE_MODELS,
+        *IMAGE_AND_SOUND_MODELS,
+        "cnn",
+    ]
     differences = {}
     for path, results in expected.items():
         loaded = dict(np.load(path.with_suffix(".loaded.npz")))
@@ -162,27 +151,48 @@ def test_loaded_models_go_on_like_the_saved_ones(tmp_path):
     assert all(difference < 1e-6 for difference in differences.values()), differences
 
 
-def save_and_go_on(path, model, inputs, x, y) -> dict:
-    """Train and save a model; return what it gives then, and its weights an epoch later."""
+def save_and_continue(path, model, inputs, x, y) -> dict:
+    """Train and save a model; return its outputs, and its weights after another epoch."""
     arrays = {f"input_{i}": array for i, array in enumerate(inputs)}
     if x is not None:
-        fit = dict(x=x if len(x) > 1 else x[0], y=y, shuffle=False, verbose=0)
-        model.fit(**fit)
+        fit_arguments = {"x": x if len(x) > 1 else x[0], "y": y, "shuffle": False, "verbose": 0}
+        model.fit(**fit_arguments)
         arrays |= {f"x_{i}": array for i, array in enumerate(x)}
         arrays |= {} if y is None else {"y": y}
     path.parent.mkdir(exist_ok=True)
     np.savez(path.with_suffix(".npz"), **arrays)
     model.save(path.with_suffix(".keras"))
-    outputs = model(inputs if len(inputs) > 1 else inputs[0])
-    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-    results = {f"output_{i}": np.asarray(output) for i, output in enumerate(outputs)}
+    results = {f"output_{i}": output for i, output in enumerate(compute_outputs(model, inputs))}
     if x is not None:
-        model.fit(**fit)
+        model.fit(**fit_arguments)
         results |= {f"weight_{i:02d}": w for i, w in enumerate(model.get_weights())}
     return results
 
 
-def test_subclass_keeps_its_settings(tmp_path):
+def compute_outputs(model, inputs) -> list[np.ndarray]:
+    outputs = model(inputs if len(inputs) > 1 else inputs[0])
+    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    return [np.asarray(output) for output in outputs]
+
+
+@pytest.mark.parametrize("num_classes", [None, 10])
+def test_models_are_restored_from_architecture_and_weights(tmp_path, num_classes):
+    for name, model, inputs, _, _ in models(num_classes):
+        path = tmp_path / f"{name}.weights.h5"
+        model.save_weights(path)
+        architecture = json.loads(json.dumps(saving.serialize_architecture(model)))
+        restored = saving.restore_model(architecture, path)
+        assert architecture == json.loads(json.dumps(saving.serialize_architecture(model))), name
+        assert type(restored) is type(model) and restored.compiled == model.compiled, name
+        assert largest_difference(restored.get_weights(), model.get_weights()) == 0, name
+        assert restored.get_compile_config() == model.get_compile_config(), name
+        difference = largest_difference(
+            compute_outputs(restored, inputs), compute_outputs(model, inputs)
+        )
+        assert difference < 1e-6, name
+
+
+def test_constructor_and_compile_arguments_are_saved(tmp_path):
     model = VAE(build_encoder(8, (4,), 2), build_decoder(2, (4,), 8), 2.0, "gaussian", seed=7)
     model.save(tmp_path / "vae.keras")
     loaded = keras_genai.load_model(tmp_path / "vae.keras")
@@ -191,31 +201,65 @@ def test_subclass_keeps_its_settings(tmp_path):
     model.compile(jit_compile=False, steps_per_execution=3)
     model.save(tmp_path / "gan.keras")
     loaded = keras_genai.load_model(tmp_path / "gan.keras")
-    assert (loaded.joint_batch, loaded.fresh_noise, loaded.seed) == (True, False, 7)
+    assert (loaded.joint_batch, loaded.resample_noise, loaded.seed) == (True, False, 7)
     assert (loaded.jit_compile, loaded.steps_per_execution) == (False, 3)
 
 
-def test_damaged_files_are_named(tmp_path):
-    path = tmp_path / "model.keras"
+def test_missing_file_raises(tmp_path):
     with pytest.raises(FileNotFoundError, match="model.keras: no such file"):
-        keras_genai.load_model(path)
+        keras_genai.load_model(tmp_path / "model.keras")
+
+
+@pytest.fixture(scope="module")
+def keras_file(tmp_path_factory):
+    """The bytes of a saved model."""
+    path = tmp_path_factory.mktemp("saved") / "model.keras"
     build_cnn().save(path)
-    whole = path.read_bytes()
-    altered = bytearray(whole)
-    altered[len(whole) // 2] ^= 1
-    other_zip = io.BytesIO()
-    zipfile.ZipFile(other_zip, "w").close()
-    broken = [whole[: len(whole) // 2], bytes(altered), b"", b"text", other_zip.getvalue()]
-    broken += [whole[:-10] + bytes([i]) + whole[-9:] for i in range(0, 256, 50)]
-    for damaged in broken:
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"model.keras: expected a whole .keras file"):
-            keras_genai.load_model(path)
+    return path.read_bytes()
+
+
+def flip_a_bit(content, position):
+    altered = bytearray(content)
+    altered[position] ^= 1
+    return bytes(altered)
+
+
+def empty_zip_file(_):
+    file = io.BytesIO()
+    zipfile.ZipFile(file, "w").close()
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: content[: len(content) // 2], id="truncated"),
+        pytest.param(lambda content: flip_a_bit(content, len(content) // 2), id="flipped bit"),
+        pytest.param(lambda content: b"", id="empty"),
+        pytest.param(lambda content: b"text", id="text"),
+        pytest.param(empty_zip_file, id="empty zip file"),
+        *(
+            pytest.param(
+                lambda content, i=i: content[:-10] + bytes([i]) + content[-9:],
+                id=f"byte {i} in the directory",
+            )
+            for i in range(0, 256, 50)
+        ),
+    ],
+)
+def test_damaged_file_raises(keras_file, tmp_path, damage):
+    path = tmp_path / "model.keras"
+    path.write_bytes(damage(keras_file))
+    with pytest.raises(ValueError, match=r"model.keras: expected a whole .keras file"):
+        keras_genai.load_model(path)
+
+
+def test_file_of_another_format_raises():
     with pytest.raises(ValueError, match="expected a whole .keras file"):
         keras_genai.load_model(pathlib.Path(__file__))
 
 
-def test_a_file_with_code_in_it_is_not_run(tmp_path):
+def test_code_in_a_file_is_not_executed(tmp_path):
     layer = keras.layers.Lambda(lambda x: x)
     model = keras.Sequential([keras.Input((1,)), layer])
     model.save(tmp_path / "lambda.keras")

@@ -1,0 +1,88 @@
+"""Metrics of generated samples and of predictions: pure functions of arrays, texts and models."""
+
+import numpy as np
+
+
+def classify_digits(images, classifier) -> np.ndarray:
+    """Return the digits `(n,)` that a classifier predicts for images.
+
+    Args:
+        images: Float array `(n, 784)` or `(n, 28, 28, 1)`. Images in [0, 1].
+        classifier: `keras.Model` that maps images `(n, 28, 28, 1)` to logits `(n, 10)`, such as
+            `pretrained.load("article4-cnn")`.
+    """
+    images = np.reshape(images, (-1, 28, 28, 1))
+    return np.argmax(classifier.predict(images, batch_size=500, verbose=0), axis=-1)
+
+
+def label_accuracy(predicted, labels) -> float:
+    """Return the percentage of predicted labels `(n,)` that equal the requested labels `(n,)`."""
+    return 100 * float(np.mean(np.equal(predicted, labels)))
+
+
+def mode_coverage(labels, num_classes=10, threshold=0.01) -> tuple[int, list[float]]:
+    """Count the classes that a sample of labels covers.
+
+    Args:
+        labels: Int array `(n,)`. Classes of generated samples.
+        num_classes: Int. Number of classes. Defaults to `10`.
+        threshold: Float. Fraction of the samples from which a class counts as covered. Defaults to
+            `0.01`.
+
+    Returns:
+        Tuple of the number of covered classes and the fraction of samples of each class.
+    """
+    fractions = np.bincount(labels, minlength=num_classes) / len(labels)
+    return int(np.sum(fractions >= threshold)), fractions.tolist()
+
+
+def sliding_window_log_prob(model, sequences) -> float:
+    """Return the total log-likelihood, in nats, of sequences that may exceed the context length.
+
+    A longer sequence is split into windows that overlap by half. Only the second half of a window
+    is scored, so that each token has at least half a context before it; the first window scores
+    both halves.
+
+    Args:
+        model: Language model with `context_length` and `log_prob`.
+        sequences: List of int arrays `(n,)`. The first token of each is not scored.
+    """
+    if model.context_length is None:
+        return float(model.log_prob(sequences)[0].sum())
+    total, half = 0.0, model.context_length // 2
+    for sequence in sequences:
+        starts = range(0, max(1, len(sequence) - half), half)
+        windows = [sequence[start : start + 2 * half] for start in starts]
+        _, log_probs = model.log_prob(windows)
+        total += sum(float(row[half - 1 if i else 0 :].sum()) for i, row in enumerate(log_probs))
+    return total
+
+
+def mean_absolute_error(forecasts, values) -> float:
+    """Return the mean absolute difference of forecasts and values, each `(n,)`, in their unit."""
+    return float(np.abs(np.subtract(forecasts, values)).mean())
+
+
+def translation_scores(translations, references) -> dict[str, float]:
+    """Score Chinese translations with sacrebleu (extra `text`).
+
+    Args:
+        translations: Sequence of strings.
+        references: Sequence of strings. The reference translation of each.
+
+    Returns:
+        `{"BLEU": …, "chrF": …}`, each from 0 to 100: BLEU of Chinese characters (Papineni et al.
+        2002) and chrF (Popović 2015).
+
+    Raises:
+        ImportError: without the extra `text`.
+    """
+    try:
+        import sacrebleu
+    except ImportError as error:
+        raise ImportError('Scores need an extra: pip install "keras_genai[text]".') from error
+    translations, references = list(translations), [list(references)]
+    return {
+        "BLEU": sacrebleu.corpus_bleu(translations, references, tokenize="zh").score,
+        "chrF": sacrebleu.corpus_chrf(translations, references).score,
+    }

@@ -1,0 +1,92 @@
+"""The interface of a task: a kind of data, with its loading, training data, metric and samples."""
+
+import abc
+import dataclasses
+import pathlib
+import typing
+
+
+@dataclasses.dataclass
+class Data:
+    """Data of one training run.
+
+    Attributes:
+        train: Training arrays, in the layout of the task.
+        test: Test arrays, in the layout of the task.
+        num_examples: Int. Number of training examples per epoch.
+        dataset_info: Dict. Arguments of the recipe's builder that depend on the data, such as the
+            number of classes or the tokenizer. JSON-serializable.
+        classifier: `keras.Model` or `None`. Trained classifier, if the metric needs one.
+    """
+
+    train: typing.Any
+    test: typing.Any
+    num_examples: int
+    dataset_info: dict
+    classifier: typing.Any = None
+
+
+class Task(abc.ABC):
+    """A kind of data and the model families that learn from it.
+
+    Attributes:
+        named_sources: Dict. Names of included datasets that `load` accepts besides paths.
+        example_unit: String. Plural noun for the training examples.
+        needs_classifier: Bool. Whether the metric needs a classifier of MNIST digits.
+    """
+
+    named_sources: typing.ClassVar[dict[str, str]] = {}
+    example_unit = "images"
+    needs_classifier = False
+
+    @abc.abstractmethod
+    def load(self, source=None) -> Data:
+        """Load the data and hold out a test set.
+
+        Args:
+            source: Path of the user's own data, a name in `named_sources`, or `None` for the
+                recipe's own dataset. Defaults to `None`.
+
+        Raises:
+            ValueError: for data that the task cannot use.
+        """
+
+    @abc.abstractmethod
+    def train_dataset(self, data: Data, batch_size: int, seed: int, epoch):
+        """Return the shuffled `tf.data.Dataset` of an epoch for `fit`.
+
+        Args:
+            data: `Data` from `load`.
+            batch_size: Int. Number of examples per batch.
+            seed: Int. Seed of the order, which depends on seed and epoch only.
+            epoch: `tf.Variable`, int64. Number of the epoch, set before each epoch.
+        """
+
+    @abc.abstractmethod
+    def validation_data(self, data: Data) -> dict:
+        """Return the validation arguments of `fit`, such as `{"validation_data": …}`."""
+
+    def callbacks(self, samples_dir: pathlib.Path, model) -> list:
+        """Return callbacks that save samples after each epoch. Defaults to none."""
+        return []
+
+    @abc.abstractmethod
+    def evaluate(self, model, data: Data) -> dict:
+        """Return metrics of the test set; `"value"` is the metric of the recipe."""
+
+    @abc.abstractmethod
+    def save_samples(self, model, data: Data, folder: pathlib.Path) -> None:
+        """Write samples of the trained model to files in a folder."""
+
+
+def split_train_test(values):
+    """Return the first nine tenths of a text, list or array, and the last tenth."""
+    cut = int(0.9 * len(values))
+    return values[:cut], values[cut:]
+
+
+def cycle_labels(model, num_samples: int):
+    """Return labels 0, 1, 2, … in turn for a conditional model, `None` for an unconditional one."""
+    if model.num_classes is None:
+        return None
+    return [i % model.num_classes for i in range(num_samples)]

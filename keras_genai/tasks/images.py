@@ -1,0 +1,213 @@
+"""Tasks on images: VAE, GAN, classifier, PixelCNN and diffusion."""
+
+import numpy as np
+
+from keras_genai import datasets, metrics, pretrained
+from keras_genai.callbacks import SampleGrid
+from keras_genai.pipelines import make_dataset
+from keras_genai.plotting import plot_images, plot_pixel_nll
+from keras_genai.tasks.base import Data, Task, cycle_labels
+
+GRID_SIZE = 64  # samples in a picture
+VALIDATION_BATCH_SIZE = 500
+
+
+class ImageTask(Task):
+    """Images of MNIST, or of a folder of the user's images.
+
+    `Data.train` and `Data.test` are tuples (x, y) of images in [0, 1] and labels, or `None`. The
+    metric is the loss on the test images.
+
+    Args:
+        class_conditional: Bool. Whether the model is trained with labels. Defaults to `False`.
+        flat: Bool. Whether images are `(features,)` instead of `(height, width, 1)`. Defaults to
+            `True`.
+    """
+
+    def __init__(self, class_conditional=False, flat=True):
+        self.class_conditional, self.flat = class_conditional, flat
+
+    def load(self, source=None) -> Data:
+        if source is None:
+            train, test = datasets.load_mnist()
+        else:
+            train, test = datasets.load_image_folder(source)
+        if self.class_conditional and (train[1] is None or train[1].max() == 0):
+            raise ValueError(
+                f"{source}: expected a folder for each class, since labels are needed."
+            )
+        train, test = self.preprocess(*train), self.preprocess(*test)
+        num_classes = None
+        if self.class_conditional:
+            num_classes = int(max(train[1].max(), test[1].max())) + 1
+        classifier = None
+        if self.needs_classifier and source is None:
+            classifier = pretrained.load("article4-cnn")
+        return Data(train, test, len(train[0]), {"num_classes": num_classes}, classifier)
+
+    def preprocess(self, images, labels):
+        """Convert images and labels to the arguments of `fit`.
+
+        Args:
+            images: Uint8 array `(n, height, width)`.
+            labels: Ints `(n,)` or `None`.
+
+        Returns:
+            Tuple of pixels in [0, 1], and labels or, if the model has none, `None`.
+        """
+        x = images.astype("float32") / 255
+        x = x.reshape(len(x), -1) if self.flat else x[..., None]
+        return (x, np.asarray(labels, "int32")) if self.class_conditional else (x, None)
+
+    def train_dataset(self, data, batch_size, seed, epoch):
+        x, y = data.train
+        return make_dataset(x if y is None else (x, y), batch_size, seed, epoch)
+
+    def validation_data(self, data):
+        return {"validation_data": data.test, "validation_batch_size": VALIDATION_BATCH_SIZE}
+
+    def callbacks(self, samples_dir, model):
+        labels = cycle_labels(model, GRID_SIZE)
+        return [SampleGrid(samples_dir / "epoch-{epoch:02d}.png", GRID_SIZE, labels)]
+
+    def evaluate(self, model, data):
+        results = model.evaluate(
+            *data.test, batch_size=VALIDATION_BATCH_SIZE, verbose=0, return_dict=True
+        )
+        return {"value": results["loss"], **results}
+
+    def save_samples(self, model, data, folder):
+        samples = model.generate(GRID_SIZE, cycle_labels(model, GRID_SIZE), seed=0)
+        plot_images(samples).savefig(folder / "samples.png")
+
+
+class VAETask(ImageTask):
+    """Images for a VAE.
+
+    The metric is the test loss; for a conditional VAE it is the percentage of samples that a
+    classifier assigns to the requested digit.
+    """
+
+    @property
+    def needs_classifier(self):
+        return self.class_conditional
+
+    def evaluate(self, model, data):
+        results = super().evaluate(model, data)
+        if not self.class_conditional:
+            return results
+        labels = np.arange(10_000) % 10
+        samples = model.generate(10_000, labels, seed=0)
+        predicted = metrics.classify_digits(samples, data.classifier)
+        return {**results, "value": metrics.label_accuracy(predicted, labels)}
+
+    def save_samples(self, model, data, folder):
+        """Write samples, and ten test images above their reconstructions."""
+        super().save_samples(model, data, folder)
+        x, y = (None if array is None else array[:10] for array in data.test)
+        pairs = np.concatenate([x, model.reconstruct(x, y)])
+        plot_images(pairs, columns=10).savefig(folder / "reconstructions.png")
+
+
+class GANTask(ImageTask):
+    """Images for a GAN. The metric is the number of digits among 10,000 samples.
+
+    A digit counts if a classifier finds it in at least one of a hundred samples.
+    """
+
+    needs_classifier = True
+
+    def evaluate(self, model, data):
+        return _digit_coverage(
+            metrics.classify_digits(model.generate(10_000, seed=0), data.classifier)
+        )
+
+
+class ClassificationTask(ImageTask):
+    """Images for a classifier. The metric is its accuracy on the test images, in percent."""
+
+    def __init__(self):
+        super().__init__(class_conditional=True, flat=False)
+
+    def callbacks(self, samples_dir, model):
+        return []
+
+    def evaluate(self, model, data):
+        return {"value": 100 * super().evaluate(model, data)["accuracy"]}
+
+    def save_samples(self, model, data, folder):
+        """Write test images with their predicted labels, and the true one where it differs."""
+        x, y = (array[:GRID_SIZE] for array in data.test)
+        predicted = model.predict(x, verbose=0).argmax(-1)
+        titles = [
+            f"{p}" if p == label else f"{p} for {label}"
+            for p, label in zip(predicted, y, strict=True)
+        ]
+        plot_images(x, titles=titles).savefig(folder / "predictions.png")
+
+
+class PixelCNNTask(ImageTask):
+    """Binarized images for a PixelCNN. The metric is -log p(x) of a test image in nats."""
+
+    def __init__(self, class_conditional=False):
+        super().__init__(class_conditional, flat=False)
+
+    def preprocess(self, images, labels):
+        x, y = super().preprocess(images, labels)
+        return datasets.binarize(x), y
+
+    def save_samples(self, model, data, folder):
+        """Write samples, completions of eight upper halves, and the NLL of each of their pixels."""
+        super().save_samples(model, data, folder)
+        x, y = (None if array is None else array[:8] for array in data.test)
+        upper_rows = x[:, : x.shape[1] // 2]
+        missing_rows = x.shape[1] - upper_rows.shape[1]
+        masked = np.pad(upper_rows, [(0, 0), (0, missing_rows), (0, 0), (0, 0)])
+        completions = [
+            model.generate(len(x), y, upper_rows=upper_rows, seed=seed) for seed in range(4)
+        ]
+        rows = np.concatenate([x, masked, *completions])
+        plot_images(rows, columns=len(x)).savefig(folder / "completions.png")
+        _, log_probs = model.log_prob(x, y)
+        plot_pixel_nll(x, -log_probs).savefig(folder / "likelihood.png")
+
+
+class DiffusionTask(ImageTask):
+    """Images for a diffusion model, sampled by DDPM.
+
+    The metric of a conditional model is the percentage of samples that a classifier assigns to the
+    requested digit; of an unconditional one, the number of digits among the samples, as for a GAN.
+    """
+
+    needs_classifier = True
+    num_samples = 1000
+
+    def __init__(self, class_conditional=False):
+        super().__init__(class_conditional, flat=False)
+
+    def evaluate(self, model, data):
+        labels = cycle_labels(model, self.num_samples)
+        samples = model.generate(self.num_samples, labels, method="ddpm", seed=0)
+        predicted = metrics.classify_digits(samples, data.classifier)
+        loss = super().evaluate(model, data)["loss"]
+        if self.class_conditional:
+            return {"value": metrics.label_accuracy(predicted, labels), "loss": loss}
+        return {**_digit_coverage(predicted), "loss": loss}
+
+    def save_samples(self, model, data, folder):
+        """Write samples, the forward process of test images and the reverse process of samples."""
+        super().save_samples(model, data, folder)
+        timesteps = np.round(np.linspace(0, model.schedule.num_timesteps - 1, 10)).astype(int)
+        x = data.test[0][:4]
+        noisy_images = np.stack([model.add_noise(x, t, seed=0) for t in timesteps], axis=1)
+        noisy_images = noisy_images.reshape(-1, *x.shape[1:])
+        titles = [f"t = {t}" for t in timesteps] + [""] * 10 * (len(x) - 1)
+        plot_images(noisy_images, columns=10, titles=titles).savefig(folder / "noising.png")
+        frames = model.generate_progressive(4, cycle_labels(model, 4), num_frames=9, seed=0)
+        frames = frames.swapaxes(0, 1).reshape(-1, *x.shape[1:])
+        plot_images(frames, columns=10).savefig(folder / "denoising.png")
+
+
+def _digit_coverage(predicted) -> dict:
+    num_covered, fractions = metrics.mode_coverage(predicted)
+    return {"value": num_covered, "digit_fractions": fractions}

@@ -1,0 +1,103 @@
+"""Metrics: values computed by hand."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+import sacrebleu
+
+from keras_genai import metrics
+
+
+@pytest.mark.parametrize("shape", [(3, 784), (3, 28, 28, 1)])
+def test_classify_digits_returns_the_largest_logit_of_each_image(shape):
+    logits = np.zeros((3, 10))
+    logits[[0, 1, 2], [7, 0, 9]] = 1.5
+    images = np.arange(3 * 784, dtype="float32").reshape(shape)
+    inputs = []
+
+    def predict(x, batch_size, verbose):
+        inputs.append(x)
+        return logits
+
+    digits = metrics.classify_digits(images, types.SimpleNamespace(predict=predict))
+    assert digits.tolist() == [7, 0, 9]
+    np.testing.assert_array_equal(inputs[0], images.reshape(3, 28, 28, 1))
+
+
+def test_label_accuracy_is_a_percentage():
+    assert metrics.label_accuracy([1, 2, 3, 4, 5], [1, 2, 3, 4, 0]) == 80
+    assert metrics.label_accuracy(np.array([1, 2]), [2, 1]) == 0
+
+
+def test_mode_coverage_counts_classes_from_the_threshold_on():
+    labels = np.repeat([0, 1, 2, 4], [50, 39, 10, 1])
+    assert metrics.mode_coverage(labels, num_classes=5) == (4, [0.5, 0.39, 0.1, 0, 0.01])
+    assert metrics.mode_coverage(labels, num_classes=5, threshold=0.1)[0] == 3
+    num_covered, fractions = metrics.mode_coverage(labels)
+    assert num_covered == 4 and len(fractions) == 10
+
+
+class TokenValueModel:
+    """A language model whose log-probability of a token is minus its id."""
+
+    def __init__(self, context_length):
+        self.context_length, self.windows = context_length, []
+
+    def log_prob(self, sequences):
+        self.windows += [list(sequence) for sequence in sequences]
+        rows = [-np.asarray(sequence[1:], "float32") for sequence in sequences]
+        return np.array([row.sum() for row in rows]), rows
+
+
+def test_sliding_window_log_prob_scores_each_token_once_after_half_a_context():
+    model = TokenValueModel(context_length=4)
+    log_prob = metrics.sliding_window_log_prob(model, [[1, 2, 4, 8, 16, 32, 64]])
+    assert model.windows == [[1, 2, 4, 8], [4, 8, 16, 32], [16, 32, 64]]
+    assert log_prob == -(2 + 4 + 8 + 16 + 32 + 64)
+
+
+def test_sliding_window_log_prob_adds_several_sequences():
+    model = TokenValueModel(context_length=4)
+    assert metrics.sliding_window_log_prob(model, [[1, 2], [4, 8, 16, 32]]) == -(2 + 8 + 16 + 32)
+    assert model.windows == [[1, 2], [4, 8, 16, 32]]
+
+
+def test_sliding_window_log_prob_without_a_context_length_scores_whole_sequences():
+    model = TokenValueModel(context_length=None)
+    sequences = [[1, 2, 4, 8, 16, 32, 64], [128, 256]]
+    assert metrics.sliding_window_log_prob(model, sequences) == -(2 + 4 + 8 + 16 + 32 + 64 + 256)
+    assert model.windows == sequences
+
+
+def test_mean_absolute_error():
+    assert metrics.mean_absolute_error([1, 2, 3], np.array([2, 0, 3])) == 1
+    assert metrics.mean_absolute_error([0.5], [0.25]) == 0.25
+
+
+def test_translation_scores_of_a_sentence_with_one_wrong_character():
+    # n-gram precisions 4/5, 3/4, 2/3, 1/2 and, for chrF, 0/1; the lengths are equal.
+    scores = metrics.translation_scores(
+        ["\u4e00\u4e8c\u4e09\u56db\u4e94"], ["\u4e00\u4e8c\u4e09\u56db\u516d"]
+    )
+    assert scores["BLEU"] == pytest.approx(100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** (1 / 4))
+    assert scores["chrF"] == pytest.approx(100 * (4 / 5 + 3 / 4 + 2 / 3 + 1 / 2 + 0) / 5)
+
+
+def test_translation_scores_equal_those_of_sacrebleu():
+    references = ["\u6253\u5f00\u4e00\u4e2a\u65b0\u6587\u4ef6\u3002", "\u4fdd\u5b58\u6587\u4ef6"]
+    translations = ["\u6253\u5f00\u65b0\u6587\u4ef6\u3002", "\u4fdd\u5b58\u6b64\u6587\u4ef6"]
+    scores = metrics.translation_scores(iter(translations), tuple(references))
+    bleu, chrf = sacrebleu.BLEU(tokenize="zh"), sacrebleu.CHRF()
+    assert scores == {
+        "BLEU": bleu.corpus_score(translations, [references]).score,
+        "chrF": chrf.corpus_score(translations, [references]).score,
+    }
+    assert 0 < scores["BLEU"] < 100 and scores["chrF"] < 100
+
+
+def test_translation_scores_name_the_extra_that_they_need(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    with pytest.raises(ImportError, match=r'pip install "keras_genai\[text\]"'):
+        metrics.translation_scores(["a"], ["a"])
