@@ -1,68 +1,81 @@
-"""What a model without a network reaches on the data of article 3's recipes.
+"""Baselines without a network, on the data of article 3's recipes.
 
     python tests/benchmarks/baselines.py
 
-Texts: interpolated n-grams of characters (Witten & Bell 1991), nats per character of the last
-tenth. CO2: the last week repeated, and the same week of the year before plus the mean yearly rise
-of the ten years before the last tenth, mean absolute error in ppm. Sounds: how often each level is,
-nats per sample of two sounds of each kind.
+Texts: interpolated character n-grams (Witten & Bell 1991), in nats per character of the held-out
+last tenth. CO2: the value of the week before; and the value of the same week a year before plus the
+mean yearly rise of the ten years before the last tenth; mean absolute error in ppm. Sounds: the
+frequencies of the mu-law levels, in nats per sample of two held-out sounds of each class.
 """
 
 import collections
 
 import numpy as np
 
-from keras_genai import tasks
 from keras_genai.audio import mu_law_encode
+from keras_genai.tasks import AudioTask, ForecastingTask, LanguageModelingTask
 
 
 def main():
     for name, orders in (("books", (3, 4, 5, 6)), ("tang", (2, 3))):
-        data = tasks.Text(name).load()
+        data = LanguageModelingTask(name).load()
+        vocab_size = len(data.dataset_info["characters"])
         for order in orders:
-            nats = witten_bell(data.train, data.held_out, len(data.facts["characters"]), order)
-            print(f"{name}, {order}-grams: {nats:.3f} nats per character", flush=True)
-    series, first = tasks.Series().load().held_out
-    weeks, past = np.arange(first, len(series)), np.arange(first - 520, first)
-    rise = np.mean(series[past] - series[past - 52])
-    for name, forecast in (
-        ("1 week ahead, the week before", series[weeks - 1]),
-        ("52 weeks ahead, the year before and its rise", series[weeks - 52] + rise),
-    ):
+            cross_entropy = witten_bell(data.train, data.test, vocab_size, order)
+            print(f"{name}, {order}-grams: {cross_entropy:.3f} nats per character", flush=True)
+    series, start = ForecastingTask().load().test
+    weeks, past = np.arange(start, len(series)), np.arange(start - 520, start)
+    yearly_rise = np.mean(series[past] - series[past - 52])
+    forecasts = {
+        "1 week ahead, value of the week before": series[weeks - 1],
+        "52 weeks ahead, value of the year before and rise": series[weeks - 52] + yearly_rise,
+    }
+    for name, forecast in forecasts.items():
         print(f"CO2, {name}: {np.abs(forecast - series[weeks]).mean():.3f} ppm")
-    sounds = tasks.Sounds().load()
-    train, held_out = (
-        mu_law_encode(np.concatenate(waveforms)) for waveforms, _ in (sounds.train, sounds.held_out)
+    data = AudioTask().load()
+    train_levels, test_levels = (
+        mu_law_encode(np.concatenate(waveforms)) for waveforms, _ in (data.train, data.test)
     )
-    counts = np.bincount(train, minlength=256) + 1.0
-    nats = -np.log(counts / counts.sum())[held_out].mean()
-    print(f"percussion, frequencies of the levels: {nats:.2f} nats per sample")
+    counts = np.bincount(train_levels, minlength=256) + 1.0
+    cross_entropy = -np.log(counts / counts.sum())[test_levels].mean()
+    print(f"percussion, frequencies of the levels: {cross_entropy:.2f} nats per sample")
 
 
-def witten_bell(train, held_out, vocab_size: int, order: int) -> float:
-    """Return nats per token; p(x | context) leans on that of a shorter context.
+def witten_bell(train, test, vocab_size: int, order: int) -> float:
+    """Return the cross-entropy of an n-gram model with Witten-Bell smoothing, in nats per token.
 
-    p_n(x) = (count(x) + kinds * p_(n-1)(x)) / (total + kinds): the more kinds of token have
-    followed a context, the more likely another new one is. p_0 is uniform.
+    Each probability is interpolated with that of the next shorter context:
+
+        p_n(x) = (count(x) + num_types * p_(n-1)(x)) / (total + num_types)
+
+    num_types is the number of distinct tokens that followed the context: the more there are, the
+    more likely is another new one. p_0 is uniform.
+
+    Args:
+        train: Int array `(n,)`.
+        test: List of int arrays. The first token of each is not scored.
+        vocab_size: Int. Number of tokens in the vocabulary.
+        order: Int. Length of the n-grams.
     """
     train = train.tolist()
-    following = collections.defaultdict(collections.Counter)
+    followers = collections.defaultdict(collections.Counter)
     for i, token in enumerate(train):
         for n in range(min(order, i + 1)):
-            following[tuple(train[i - n : i])][token] += 1
-    totals = {context: counter.total() for context, counter in following.items()}
-    nats, count = 0.0, 0
-    for text in map(list, held_out):
+            followers[tuple(train[i - n : i])][token] += 1
+    totals = {context: counter.total() for context, counter in followers.items()}
+    nll, num_tokens = 0.0, 0
+    for text in map(list, test):
         for i in range(1, len(text)):
             p = 1 / vocab_size
             for n in range(min(order, i + 1)):
                 context = tuple(text[i - n : i])
                 if context not in totals:
                     break
-                kinds = len(following[context])
-                p = (following[context][text[i]] + kinds * p) / (totals[context] + kinds)
-            nats, count = nats - np.log(p), count + 1
-    return nats / count
+                num_types = len(followers[context])
+                count = followers[context][text[i]]
+                p = (count + num_types * p) / (totals[context] + num_types)
+            nll, num_tokens = nll - np.log(p), num_tokens + 1
+    return nll / num_tokens
 
 
 if __name__ == "__main__":

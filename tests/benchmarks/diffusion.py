@@ -1,14 +1,15 @@
-"""Diffusion: what guidance does, how long samples take, and a training step beside PyTorch.
+"""Diffusion: the effect of guidance, the time of sampling, and a training step beside PyTorch.
 
-    python tests/benchmarks/diffusion.py guidance [--samples 1000] [--scales 0 0.5 1 2 4]
+    python tests/benchmarks/diffusion.py guidance [--samples 1000] [--scales 1 1.5 2 3 5]
     python tests/benchmarks/diffusion.py steps [--pairs 3]
     pip install ".[benchmark]" && python tests/benchmarks/diffusion.py training [--pairs 7]
 
-guidance: how many samples of the shipped article3-diffusion, 50 steps of DDIM, article 4's CNN
-reads as the digit that was asked for, and how unlike each other those of one digit are: the mean
-distance of a pixel from its mean. Test images for comparison. steps: seconds for 64 samples, and
-the same share of right ones. training: ten steps of the recipe, and the same network, with the same
-outputs from the same weights, in PyTorch.
+guidance: label accuracy and variety of samples of the pretrained article3-diffusion, 50 steps of
+DDIM, by guidance scale; 1 is no guidance. Label accuracy is the percentage of samples that article
+4's CNN classifies as the requested digit; variety is the mean standard deviation of a pixel within
+a digit. Test images for comparison. steps: seconds for 64 samples, and the same two metrics.
+training: ten steps of the recipe, and the same network, with the same outputs from the same
+weights, in PyTorch.
 """
 
 import argparse
@@ -22,49 +23,60 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from keras_genai import datasets, pretrained
+from keras_genai import datasets, pretrained, recipes
+from keras_genai.experiments import EXPERIMENTS
+from keras_genai.metrics import classify_digits, label_accuracy
 from keras_genai.recipes import RECIPES
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["guidance", "steps", "training"])
-    parser.add_argument("--samples", type=int, default=1000, help="for each figure [1000]")
-    parser.add_argument("--scales", type=float, nargs="+", default=[0, 0.5, 1, 2, 4], metavar="W")
-    parser.add_argument("--pairs", type=int, default=7, help="runs that are timed [7]")
+    parser.add_argument("mode", choices=["guidance", "steps", "training"])
+    parser.add_argument("--samples", type=int, default=1000, help="samples per scale [1000]")
+    parser.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1, 1.5, 2, 3, 5],
+        metavar="SCALE",
+        help="guidance scales, 1 for none [1 1.5 2 3 5]",
+    )
+    parser.add_argument("--pairs", type=int, default=7, help="number of timed runs [7]")
     options = parser.parse_args()
-    {"guidance": guidance, "steps": steps, "training": training}[options.what](options)
+    {"guidance": guidance, "steps": steps, "training": training}[options.mode](options)
 
 
 def guidance(options):
-    judge, model = (pretrained.load(name) for name in ("article4-cnn", "article3-diffusion"))
+    classifier, model = (pretrained.load(name) for name in ("article4-cnn", "article3-diffusion"))
     _, (x, y) = datasets.load_mnist()
-    report("test images", x[..., None].astype("float32") / 255, y, judge)
+    report("test images", x[..., None].astype("float32") / 255, y, classifier)
     labels = np.arange(options.samples) % 10
     for scale in options.scales:
-        images = model.generate(options.samples, labels, scale, seed=1)
-        report(f"guidance scale {scale:g}", images, labels, judge)
+        images = model.generate(options.samples, labels, guidance_scale=scale, seed=1)
+        report(f"guidance scale {scale:g}", images, labels, classifier)
 
 
-def report(name, images, labels, judge):
-    read = judge.predict(images, batch_size=500, verbose=0).argmax(-1)
-    spread = np.mean([images[labels == digit].std(axis=0).mean() for digit in range(10)])
-    print(f"{name}: {100 * np.mean(read == labels):.1f}% right, spread {spread:.3f}", flush=True)
+def report(name, images, labels, classifier):
+    accuracy = label_accuracy(classify_digits(images, classifier), labels)
+    variety = np.mean([images[labels == digit].std(axis=0).mean() for digit in range(10)])
+    print(f"{name}: label accuracy {accuracy:.1f}%, pixel deviation {variety:.3f}", flush=True)
 
 
 def steps(options):
-    judge, model = (pretrained.load(name) for name in ("article4-cnn", "article3-diffusion"))
+    classifier, model = (pretrained.load(name) for name in ("article4-cnn", "article3-diffusion"))
     model.generate(64, 0, num_steps=2)
     labels = np.arange(64 * options.pairs) % 10
-    for sampler, num_steps in (("ddim", 10), ("ddim", 25), ("ddim", 50), ("ddpm", 50)):
+    for method, num_steps in (("ddim", 10), ("ddim", 25), ("ddim", 50), ("ddpm", 50)):
         seconds, images = [], []
         for run in range(options.pairs):
             start = time.perf_counter()
-            part = labels[64 * run : 64 * run + 64]
-            images.append(model.generate(64, part, 0, num_steps, sampler, seed=run))
+            batch_labels = labels[64 * run : 64 * run + 64]
+            images.append(
+                model.generate(64, batch_labels, num_steps=num_steps, method=method, seed=run)
+            )
             seconds.append(time.perf_counter() - start)
-        print(f"{sampler}, {num_steps} steps: {statistics.median(seconds):.2f} s", flush=True)
-        report(f"{sampler}, {num_steps} steps", np.concatenate(images), labels, judge)
+        print(f"{method}, {num_steps} steps: {statistics.median(seconds):.2f} s", flush=True)
+        report(f"{method}, {num_steps} steps", np.concatenate(images), labels, classifier)
 
 
 def training(options):
@@ -75,34 +87,39 @@ def training(options):
         f"Keras {keras.__version__}, TensorFlow {tf.__version__}, PyTorch {torch.__version__}"
     )
     print(f"{versions}, {torch.get_num_threads()} threads", flush=True)
-    recipe = RECIPES["article3-diffusion"]
-    data = recipe.task.load()
-    x, y = (part[: 10 * recipe.batch_size] for part in data.train)
-    model = recipe.create(**data.facts)
-    theirs = pytorch_ddpm(model, x, y, recipe.batch_size)
-    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(recipe.batch_size)
+    name = "article3-diffusion"
+    batch_size = RECIPES[name].batch_size
+    data = EXPERIMENTS[name].task.load()
+    x, y = (array[: 10 * batch_size] for array in data.train)
+    model = recipes.create(name, **data.dataset_info)
+    train_pytorch = pytorch_ddpm(model, x, y, batch_size)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
 
-    def ours():
-        model.fit(batches, shuffle=False, verbose=0)
+    def train_keras():
+        model.fit(dataset, shuffle=False, verbose=0)
 
     def timed(program):
         start = time.perf_counter()
         program()
         return (time.perf_counter() - start) / 10
 
-    for program in (ours, theirs):
+    programs = train_keras, train_pytorch
+    for program in programs:
         program()
-    pairs = [[timed(program) for program in (ours, theirs)] for _ in range(options.pairs)]
-    own, other = (statistics.median(column) for column in zip(*pairs))
-    ratios = sorted(other / own for own, other in pairs)
+    pairs = [[timed(program) for program in programs] for _ in range(options.pairs)]
+    keras_seconds, pytorch_seconds = (
+        statistics.median(column) for column in zip(*pairs, strict=True)
+    )
+    ratios = sorted(pytorch_seconds / keras_seconds for keras_seconds, pytorch_seconds in pairs)
     print(
-        f"a training step: {own:.3f} s, PyTorch {other:.3f} s, {statistics.median(ratios):.2f} "
-        f"times as fast (pairs from {ratios[0]:.2f} to {ratios[-1]:.2f})"
+        f"a training step: {keras_seconds:.3f} s, PyTorch {pytorch_seconds:.3f} s, "
+        f"{statistics.median(ratios):.2f} times as fast "
+        f"(pairs from {ratios[0]:.2f} to {ratios[-1]:.2f})"
     )
 
 
-def pytorch_ddpm(ours, x, y, batch_size, learning_rate=2e-3):
-    """Return a function that trains the same network, with an average of its weights, on x."""
+def pytorch_ddpm(model, x, y, batch_size, learning_rate=2e-3):
+    """Return a function that trains the same network in PyTorch, with averaged weights, on x."""
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -110,96 +127,100 @@ def pytorch_ddpm(ours, x, y, batch_size, learning_rate=2e-3):
     def norm(width):
         return nn.GroupNorm(math.gcd(8, width, width // 2), width, eps=1e-3)
 
-    class Block(nn.Module):
-        def __init__(self, before, width, told=128):
+    # Modules are created in the order of the Keras layers; see `copy_weights`.
+    class ResidualBlock(nn.Module):
+        def __init__(self, in_channels, width, emb_dim=128):
             super().__init__()
-            self.norm, self.conv = norm(before), nn.Conv2d(before, width, 3, padding=1)
-            self.told = nn.Linear(told, width)
+            self.norm_1 = norm(in_channels)
+            self.conv_1 = nn.Conv2d(in_channels, width, 3, padding=1)
+            self.emb_projection = nn.Linear(emb_dim, width)
             self.norm_2, self.conv_2 = norm(width), nn.Conv2d(width, width, 3, padding=1)
-            self.skip = nn.Conv2d(before, width, 1) if before != width else nn.Identity()
+            self.skip = nn.Conv2d(in_channels, width, 1) if in_channels != width else nn.Identity()
 
-        def forward(self, x, told):
-            h = self.conv(F.silu(self.norm(x))) + self.told(told)[:, :, None, None]
+        def forward(self, x, emb):
+            h = self.conv_1(F.silu(self.norm_1(x))) + self.emb_projection(emb)[:, :, None, None]
             return self.skip(x) + self.conv_2(F.silu(self.norm_2(h)))
 
     class UNet(nn.Module):
         def __init__(self):
             super().__init__()
-            self.time, self.label = nn.Linear(64, 128), nn.Linear(10, 128, bias=False)
-            self.first = nn.Conv2d(1, 32, 3, padding=1)
-            self.down = nn.ModuleList([Block(32, 32), Block(32, 64)])
-            self.before, self.norm = Block(64, 96), norm(96)
+            self.time_dense, self.label_dense = nn.Linear(64, 128), nn.Linear(10, 128, bias=False)
+            self.first_conv = nn.Conv2d(1, 32, 3, padding=1)
+            self.down_blocks = nn.ModuleList([ResidualBlock(32, 32), ResidualBlock(32, 64)])
+            self.middle_block_1, self.attention_norm = ResidualBlock(64, 96), norm(96)
             self.attention = nn.MultiheadAttention(96, 1, batch_first=True)
-            self.after, self.up = Block(96, 96), nn.ModuleList()
-            for before, width in ((96, 64), (64, 32)):
-                self.up += [nn.Conv2d(before, width, 1), Block(2 * width, width)]
+            self.middle_block_2, self.up_blocks = ResidualBlock(96, 96), nn.ModuleList()
+            for in_channels, width in ((96, 64), (64, 32)):
+                self.up_blocks += [nn.Conv2d(in_channels, width, 1)]
+                self.up_blocks += [ResidualBlock(2 * width, width)]
             self.last_norm, self.noise = norm(32), nn.Conv2d(32, 1, 3, padding=1)
 
-        def forward(self, noisy, t, labels):
+        def forward(self, x_t, t, labels):
             frequencies = torch.exp(-math.log(10_000) * torch.arange(32) / 32)
             angles = t[:, None] * frequencies
             one_hot = F.one_hot(labels.clamp(min=0), 10) * (labels >= 0)[:, None]
-            told = self.time(torch.cat([angles.sin(), angles.cos()], 1))
-            told = F.silu(told + self.label(one_hot.float()))
-            x, seen = self.first(noisy), []
-            for block in self.down:
-                seen.append(block(x, told))
-                x = F.avg_pool2d(seen[-1], 2)
-            x = self.before(x, told)
-            places = self.norm(x).flatten(2).transpose(1, 2)
-            added, _ = self.attention(places, places, places, need_weights=False)
-            x = self.after(x + added.transpose(1, 2).reshape(x.shape), told)
-            for narrow, block in zip(self.up[::2], self.up[1::2]):
-                x = F.interpolate(narrow(x), scale_factor=2)
-                x = block(torch.cat([x, seen.pop()], 1), told)
+            emb = self.time_dense(torch.cat([angles.sin(), angles.cos()], 1))
+            emb = F.silu(emb + self.label_dense(one_hot.float()))
+            x, skips = self.first_conv(x_t), []
+            for block in self.down_blocks:
+                skips.append(block(x, emb))
+                x = F.avg_pool2d(skips[-1], 2)
+            x = self.middle_block_1(x, emb)
+            tokens = self.attention_norm(x).flatten(2).transpose(1, 2)
+            attention_output, _ = self.attention(tokens, tokens, tokens, need_weights=False)
+            x = x + attention_output.transpose(1, 2).reshape(x.shape)
+            x = self.middle_block_2(x, emb)
+            for conv, block in zip(self.up_blocks[::2], self.up_blocks[1::2], strict=True):
+                x = F.interpolate(conv(x), scale_factor=2)
+                x = block(torch.cat([x, skips.pop()], 1), emb)
             return self.noise(F.silu(self.last_norm(x)))
 
     network = UNet()
-    copy_weights(ours.network, network)
+    copy_weights(model.network, network)
     images, labels = torch.tensor(x).permute(0, 3, 1, 2).contiguous(), torch.tensor(y).long()
-    bars = torch.tensor(ours.schedule.alpha_bars, dtype=torch.float32)
+    alphas_cumprod = torch.tensor(model.schedule.alphas_cumprod, dtype=torch.float32)
     with torch.no_grad():
         t = torch.arange(64) * 15
-        expected = ours.network([x[:64], t.numpy().astype("int32"), y[:64]])
-        found = network(images[:64], t, labels[:64]).permute(0, 2, 3, 1)
-        assert np.abs(found.numpy() - expected).max() < 1e-4
-    averaged = [weight.detach().clone() for weight in network.parameters()]
+        expected = model.network([x[:64], t.numpy().astype("int32"), y[:64]])
+        output = network(images[:64], t, labels[:64]).permute(0, 2, 3, 1)
+        assert np.abs(output.numpy() - expected).max() < 1e-4
+    ema_weights = [weight.detach().clone() for weight in network.parameters()]
     optimizer = torch.optim.Adam(network.parameters(), learning_rate, eps=1e-7)
 
     def train():
         for start in range(0, len(images), batch_size):
-            x = 2 * images[start : start + batch_size] - 1
-            t, noise = torch.randint(0, 1000, (len(x),)), torch.randn(x.shape)
-            dropped = torch.rand(len(x)) < 0.1
-            told = torch.where(dropped, -1, labels[start : start + batch_size])
-            left = bars[t][:, None, None, None]
-            noisy = left.sqrt() * x + (1 - left).sqrt() * noise
-            target = left.sqrt() * noise - (1 - left).sqrt() * x
-            loss = F.mse_loss(network(noisy, t, told), target)
+            x_0 = 2 * images[start : start + batch_size] - 1
+            t, noise = torch.randint(0, 1000, (len(x_0),)), torch.randn(x_0.shape)
+            dropped = torch.rand(len(x_0)) < 0.1
+            batch_labels = torch.where(dropped, -1, labels[start : start + batch_size])
+            alpha_bar = alphas_cumprod[t][:, None, None, None]
+            x_t = alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise
+            velocity = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x_0
+            loss = F.mse_loss(network(x_t, t, batch_labels), velocity)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            torch._foreach_lerp_(averaged, [w.detach() for w in network.parameters()], 0.001)
+            torch._foreach_lerp_(ema_weights, [w.detach() for w in network.parameters()], 0.001)
 
     return train
 
 
 def copy_weights(keras_network, network):
-    """Give a PyTorch network the weights of a Keras one whose layers were made in its order."""
+    """Copy the weights of a Keras network to a PyTorch one, created in the same order."""
     import torch
     from torch import nn
 
     rng = np.random.default_rng(0)
     for layer in keras_network.layers:
-        # Not zeros, as in a new network, which any network would agree with.
+        # Random weights: with the initial zeros of the last layer, any two networks agree.
         layer.set_weights([rng.normal(scale=0.1, size=w.shape) for w in layer.get_weights()])
-    kinds = {"Conv2D": nn.Conv2d, "GroupNormalization": nn.GroupNorm, "Dense": nn.Linear}
-    for name, kind in kinds.items():
-        ours = [layer for layer in keras_network.layers if type(layer).__name__ == name]
-        # The number at the end of a name tells which was made first; "noise" is the last.
-        ours.sort(key=lambda layer: (layer.name == "noise", number(layer.name)))
-        theirs = [module for module in network.modules() if type(module) is kind]
-        for layer, module in zip(ours, theirs, strict=True):
+    module_types = {"Conv2D": nn.Conv2d, "GroupNormalization": nn.GroupNorm, "Dense": nn.Linear}
+    for name, module_type in module_types.items():
+        keras_layers = [layer for layer in keras_network.layers if type(layer).__name__ == name]
+        # The number at the end of a name is the order of creation; "noise" is the last layer.
+        keras_layers.sort(key=lambda layer: (layer.name == "noise", name_suffix(layer.name)))
+        modules = [module for module in network.modules() if type(module) is module_type]
+        for layer, module in zip(keras_layers, modules, strict=True):
             kernel, *bias = (torch.tensor(np.array(w)) for w in layer.get_weights())
             with torch.no_grad():
                 order = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}[kernel.ndim]
@@ -216,9 +237,10 @@ def copy_weights(keras_network, network):
         module.out_proj.bias.copy_(weights[7][0])
 
 
-def number(name):
-    end = name.rsplit("_", 1)[-1]
-    return int(end) if end.isdecimal() else 0
+def name_suffix(name):
+    """Return the number at the end of a layer's name, 0 without one."""
+    suffix = name.rsplit("_", 1)[-1]
+    return int(suffix) if suffix.isdecimal() else 0
 
 
 if __name__ == "__main__":

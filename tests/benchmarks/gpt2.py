@@ -1,4 +1,4 @@
-"""Tokens per second of GPT-2 here, in transformers and in keras-hub, in turns.
+"""Tokens per second of GPT-2 here, in transformers and in keras-hub, in alternation.
 
     pip install ".[benchmark]"
     python tests/benchmarks/gpt2.py generation [--pairs 5]
@@ -8,13 +8,13 @@
 
 generation: one sequence, greedy, 64 tokens after a prompt of 16, in the published size (124M) and
 in 6 layers of 192 with the published vocabulary. All programs have the same random weights, and
-must write the same tokens. keras-hub runs as it compiles itself, and told to take XLA.
-context: seconds per token after 64, 256 and 1,024 others, and to read a prompt of 1,000.
-training: tokens a second of 6 layers of 192 with 2,048 tokens, here and in PyTorch.
-precision: speed of the published size, and held-out nats of the shipped `article4-gpt2`, with
+must generate the same tokens. keras-hub runs with its default compilation, and with XLA.
+context: seconds per token after 64, 256 and 1,024 tokens, and for a prompt of 1,000 tokens.
+training: tokens per second of 6 layers of 192 with 2,048 tokens, here and in PyTorch.
+precision: speed of the published size, and held-out nats of the pretrained `article4-gpt2`, with
 float32, bfloat16 and int8 weights.
 
-The first run of each program is not counted: it compiles.
+The first run of each program is not timed: it compiles.
 """
 
 import argparse
@@ -31,24 +31,24 @@ import numpy as np
 import tensorflow as tf
 
 from keras_genai.autoregressive import GREEDY
-from keras_genai.checkpoints import save_gpt2
 from keras_genai.gpt2 import build_gpt2
+from keras_genai.gpt2_checkpoint import save_gpt2
 
 SIZES = {"124M": {}, "6 x 192": {"num_layers": 6, "num_heads": 6, "d_model": 192}}
-PROMPT, NEW = 16, 64
+PROMPT_LENGTH, MAX_NEW_TOKENS = 16, 64
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("generation", "context", "training", "precision"))
-    parser.add_argument("--pairs", type=int, default=5, help="runs of each that are timed [5]")
+    parser.add_argument("mode", choices=("generation", "context", "training", "precision"))
+    parser.add_argument("--pairs", type=int, default=5, help="number of timed runs [5]")
     options = parser.parse_args()
     modes = {"generation": generation, "context": context, "training": training}
-    {**modes, "precision": precision}[options.what](options)
+    {**modes, "precision": precision}[options.mode](options)
 
 
-def build(**size):
-    """A model with weights large enough that its greedy text is not one token again and again."""
+def build_model(**size):
+    """Build a model with weights large enough that its greedy text does not repeat one token."""
     keras.utils.set_random_seed(0)
     model = build_gpt2(**size)
     for weight in model.trainable_variables:
@@ -60,95 +60,106 @@ def build(**size):
 def generation(options):
     for name, size in SIZES.items():
         with tempfile.TemporaryDirectory() as folder:
-            model = build(**size)
+            model = build_model(**size)
             save_gpt2(model, folder)
             programs = {
-                "here": ours(model),
-                "transformers": theirs(folder),
-                "keras-hub": keras_hubs(folder),
-                "keras-hub with XLA": keras_hubs(folder, jit_compile=True),
+                "here": keras_genai_program(model),
+                "transformers": transformers_program(folder),
+                "keras-hub": keras_hub_program(folder),
+                "keras-hub with XLA": keras_hub_program(folder, jit_compile=True),
             }
-            prompt = np.random.default_rng(0).integers(0, 50257, PROMPT)
+            prompt = np.random.default_rng(0).integers(0, 50257, PROMPT_LENGTH)
             texts = {program: run(prompt) for program, run in programs.items()}
             for program, tokens in texts.items():
-                same = np.array_equal(tokens, texts["here"])
-                print(f"{name}, {program}: {'the same' if same else 'OTHER'} tokens", flush=True)
+                equal = np.array_equal(tokens, texts["here"])
+                print(f"{name}, {program}: {'the same' if equal else 'OTHER'} tokens", flush=True)
             seconds = {program: [] for program in programs}
             for _ in range(options.pairs):
                 for program, run in programs.items():
                     seconds[program].append(timed(run, prompt))
         for program, column in seconds.items():
-            ratios = sorted(other / own for own, other in zip(seconds["here"], column))
+            ratios = sorted(
+                other / here for here, other in zip(seconds["here"], column, strict=True)
+            )
             print(
-                f"{name}, {program}: {NEW / statistics.median(column):.1f} tokens a second; here "
-                f"{statistics.median(ratios):.2f} times as fast (from {ratios[0]:.2f} to "
-                f"{ratios[-1]:.2f})",
+                f"{name}, {program}: {MAX_NEW_TOKENS / statistics.median(column):.1f} tokens per "
+                f"second; here {statistics.median(ratios):.2f} times as fast "
+                f"(from {ratios[0]:.2f} to {ratios[-1]:.2f})",
                 flush=True,
             )
 
 
-def timed(function, *arguments) -> float:
+def timed(function, *arguments, **keywords) -> float:
+    """Return the seconds that a call takes."""
     start = time.perf_counter()
-    function(*arguments)
+    function(*arguments, **keywords)
     return time.perf_counter() - start
 
 
-def ours(model):
-    return lambda prompt: model.generate(prompt[None], NEW, GREEDY)[0]
+def keras_genai_program(model):
+    return lambda prompt: model.generate(prompt[None], MAX_NEW_TOKENS, sampler=GREEDY)[0]
 
 
-def theirs(folder):
+def transformers_program(folder):
     import torch
     from transformers import GPT2LMHeadModel
 
     model = GPT2LMHeadModel.from_pretrained(folder).eval()
-    settings = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    options = {
+        "max_new_tokens": MAX_NEW_TOKENS,
+        "do_sample": False,
+        "pad_token_id": 0,
+        "eos_token_id": None,
+    }
 
     def run(prompt):
         tokens = torch.tensor(prompt[None])
         with torch.inference_mode():
             mask = torch.ones_like(tokens)
-            return model.generate(tokens, attention_mask=mask, **settings)[0].numpy()
+            return model.generate(tokens, attention_mask=mask, **options)[0].numpy()
 
     return run
 
 
-def keras_hubs(folder, **settings):
+def keras_hub_program(folder, **compile_options):
     import keras_hub
 
     backbone = keras_hub.models.GPT2Backbone.from_preset(folder)
     model = keras_hub.models.GPT2CausalLM(backbone, preprocessor=None)
-    model.compile(sampler="greedy", **settings)
+    model.compile(sampler="greedy", **compile_options)
 
     def run(prompt):
-        length = PROMPT + NEW
+        length = PROMPT_LENGTH + MAX_NEW_TOKENS
         tokens = np.zeros((1, length), "int32")
-        tokens[0, :PROMPT] = prompt
-        inputs = {"token_ids": tokens, "padding_mask": np.arange(length)[None] < PROMPT}
+        tokens[0, :PROMPT_LENGTH] = prompt
+        inputs = {"token_ids": tokens, "padding_mask": np.arange(length)[None] < PROMPT_LENGTH}
         return np.asarray(model.generate(inputs, stop_token_ids=None)["token_ids"])[0]
 
     return run
 
 
 def context(options):
-    model = build()
+    model = build_model()
     tokens = np.random.default_rng(0).integers(0, 50257, (1, 1024))
+
+    def generate(prompt, max_new_tokens):
+        model.generate(prompt, max_new_tokens, sampler=GREEDY)
+
     for length in (64, 256, 1024):
         prompt = tokens[:, : length - 32]
-        model.generate(prompt, 32, GREEDY)
-        model.generate(prompt, 1, GREEDY)
+        generate(prompt, 32)
+        generate(prompt, 1)
         pairs = [
-            (timed(model.generate, prompt, 32, GREEDY), timed(model.generate, prompt, 1, GREEDY))
-            for _ in range(options.pairs)
+            (timed(generate, prompt, 32), timed(generate, prompt, 1)) for _ in range(options.pairs)
         ]
         per_token = statistics.median((long - short) / 31 for long, short in pairs)
-        print(f"{length} tokens: {1e3 * per_token:.1f} ms a token", flush=True)
-    seconds = [timed(model.generate, tokens[:, :1000], 1, GREEDY) for _ in range(options.pairs + 1)]
+        print(f"{length} tokens: {1e3 * per_token:.1f} ms per token", flush=True)
+    seconds = [timed(generate, tokens[:, :1000], 1) for _ in range(options.pairs + 1)]
     print(f"a prompt of 1,000 tokens and one more: {statistics.median(seconds[1:]):.2f} s")
 
 
 def training(options):
-    """Both with dropout, AdamW and a clipped gradient, on the same batch of 16 windows of 256."""
+    """Train both on the same batch of 16 windows of 256, with dropout, AdamW and clipping."""
     windows = np.random.default_rng(0).integers(0, 2048, (16, 257))
     steps = 10
     model = build_gpt2(2048, 256, 6, 6, 192, dropout=0.1)
@@ -157,39 +168,41 @@ def training(options):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     batch = tuple(tf.constant(part, tf.int32) for part in (windows[:, :-1], windows[:, 1:]))
-    batches = tf.data.Dataset.from_tensors(batch).repeat(steps)
-    without_tuning = tf.data.Options()
-    without_tuning.autotune.enabled = False  # its thread sleeps at the end of an epoch
-    batches = batches.with_options(without_tuning)
+    dataset = tf.data.Dataset.from_tensors(batch).repeat(steps)
+    dataset_options = tf.data.Options()
+    dataset_options.autotune.enabled = False  # its thread delays the end of an epoch
+    dataset = dataset.with_options(dataset_options)
     programs = (
-        lambda: model.fit(batches, verbose=0),
-        torch_training(model.settings, windows, steps),
+        lambda: model.fit(dataset, verbose=0),
+        pytorch_training(model.config, windows, steps),
     )
     for program in programs:
         program()
     pairs = [[timed(program) for program in programs] for _ in range(options.pairs)]
-    own, theirs = (16 * 256 * steps / statistics.median(column) for column in zip(*pairs))
-    ratios = sorted(other / own for own, other in pairs)
+    keras_speed, pytorch_speed = (
+        16 * 256 * steps / statistics.median(column) for column in zip(*pairs, strict=True)
+    )
+    ratios = sorted(pytorch_seconds / keras_seconds for keras_seconds, pytorch_seconds in pairs)
     print(
-        f"training: {own:.0f} tokens a second, PyTorch {theirs:.0f}, "
+        f"training: {keras_speed:.0f} tokens per second, PyTorch {pytorch_speed:.0f}, "
         f"{statistics.median(ratios):.2f} times as fast (from {ratios[0]:.2f} to {ratios[-1]:.2f})"
     )
 
 
-def torch_training(settings, windows, steps):
+def pytorch_training(config, windows, steps):
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), settings["dropout"])
-    config = GPT2Config(
-        vocab_size=settings["vocab_size"],
-        n_positions=settings["context_length"],
-        n_embd=settings["d_model"],
-        n_layer=settings["num_layers"],
-        n_head=settings["num_heads"],
-        **rates,
+    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config["dropout"])
+    pytorch_config = GPT2Config(
+        vocab_size=config["vocab_size"],
+        n_positions=config["context_length"],
+        n_embd=config["d_model"],
+        n_layer=config["num_layers"],
+        n_head=config["num_heads"],
+        **dropout,
     )
-    model = GPT2LMHeadModel(config).train()
+    model = GPT2LMHeadModel(pytorch_config).train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.1)
     tokens = torch.tensor(windows, dtype=torch.long)
 
@@ -207,35 +220,37 @@ def torch_training(settings, windows, steps):
 
 def precision(options):
     from keras_genai import pretrained
-    from keras_genai.recipes import RECIPES
+    from keras_genai.experiments import EXPERIMENTS
 
-    task = RECIPES["article4-gpt2"].task
+    task = EXPERIMENTS["article4-gpt2"].task
     data = task.load()
-    prompt = np.random.default_rng(0).integers(0, 50257, PROMPT)
+    prompt = np.random.default_rng(0).integers(0, 50257, PROMPT_LENGTH)
     for name in ("float32", "bfloat16", "int8"):
-        run = ours(in_precision(name, build()))
+        run = keras_genai_program(convert(build_model(), name))
         run(prompt)
         seconds = statistics.median(timed(run, prompt) for _ in range(options.pairs))
-        nats = task.measure(in_precision(name, pretrained.load("article4-gpt2")), data)["measured"]
+        results = task.evaluate(convert(pretrained.load("article4-gpt2"), name), data)
         print(
-            f"{name}: {NEW / seconds:.1f} tokens a second, {nats:.4f} nats per character",
+            f"{name}: {MAX_NEW_TOKENS / seconds:.1f} tokens per second, "
+            f"{results['value']:.4f} nats per character",
             flush=True,
         )
 
 
-def in_precision(name, model):
-    if name == "int8":
+def convert(model, dtype):
+    """Return the model with weights of a dtype: float32, bfloat16 or int8."""
+    if dtype == "int8":
         model.quantize("int8")
-    if name != "bfloat16":
+    if dtype != "bfloat16":
         return model
     policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
+    keras.config.set_dtype_policy(dtype)
     try:
-        lowered = type(model)(**{**model.settings, "tokenizer": model.tokenizer})
+        converted = type(model)(**{**model.config, "tokenizer": model.tokenizer})
     finally:
         keras.config.set_dtype_policy(policy)
-    lowered.set_weights(model.get_weights())
-    return lowered
+    converted.set_weights(model.get_weights())
+    return converted
 
 
 if __name__ == "__main__":

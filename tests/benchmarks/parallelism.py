@@ -1,12 +1,14 @@
-"""What article 3, section 3, says of the Transformer: it computes all positions of a text at once.
+"""Parallel computation of a Transformer beside the step-by-step computation of an LSTM.
 
     python tests/benchmarks/parallelism.py [--runs 5]
 
-Seconds of a training step, and of a token that is written, against the length of the text: a causal
-Transformer (GPT-2's layers) beside an LSTM with as many parameters, on 2,048 random characters a
-step. A longer text means fewer of them in a batch, so that the arithmetic stays the same but for
-attention. The steps that depend on one another are what grows: as many as there are characters for
-the LSTM, none more for the Transformer. To write, both take one step a character.
+Article 3, section 3, says in its first sentence that a Transformer processes the input sequence in
+parallel, which makes it faster in training and inference. Seconds of a training step, and of a
+generated token, against the length of the text: a causal Transformer (GPT-2's layers) beside an
+LSTM with as many parameters, on 2,048 random characters per step. A longer text means fewer texts
+in a batch, so that the amount of arithmetic is the same except for attention. The number of
+sequential steps grows: for the LSTM it is the length of the text, for the Transformer it is
+constant. To generate text, both take one step per character.
 """
 
 import argparse
@@ -23,12 +25,12 @@ from keras_genai.gpt2 import build_gpt2
 from keras_genai.rnn import build_language_model
 
 LENGTHS = (64, 256, 1024)
-VOCAB_SIZE, TOKENS = 82, 2048
+VOCAB_SIZE, TOKENS_PER_STEP = 82, 2048
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=5, help="steps of each that are timed [5]")
+    parser.add_argument("--runs", type=int, default=5, help="number of timed steps [5]")
     options = parser.parse_args()
     models = {
         "Transformer": build_gpt2(VOCAB_SIZE, 1024, 4, 4, 192, dropout=0.0),
@@ -39,29 +41,33 @@ def main():
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile("adam", loss, jit_compile=False)
     for length in LENGTHS:
-        tokens = np.random.default_rng(0).integers(0, VOCAB_SIZE, (TOKENS // length, length + 1))
-        programs = {
+        tokens = np.random.default_rng(0).integers(
+            0, VOCAB_SIZE, (TOKENS_PER_STEP // length, length + 1)
+        )
+        training = {
             name: lambda model=model: model.train_on_batch(tokens[:, :-1], tokens[:, 1:])
             for name, model in models.items()
         }
-        writers = {
+        generation = {
             name: lambda model=model: model.generate(tokens[:1, :1], length - 1)
             for name, model in models.items()
         }
-        for what, runs, unit in (("training", programs, 1), ("writing", writers, length - 1)):
-            seconds = {name: [] for name in runs}
+        for mode, programs, num_units, unit in (
+            ("training", training, 1, "step"),
+            ("generation", generation, length - 1, "character"),
+        ):
+            seconds = {name: [] for name in programs}
             for i in range(options.runs + 1):
-                for name, run in runs.items():
+                for name, program in programs.items():
                     start = time.perf_counter()
-                    run()
+                    program()
                     if i > 0:  # the first run compiles
-                        seconds[name].append((time.perf_counter() - start) / unit)
-            figures = ", ".join(
+                        seconds[name].append((time.perf_counter() - start) / num_units)
+            medians = ", ".join(
                 f"{name} {1e3 * statistics.median(column):.2f} ms"
                 for name, column in seconds.items()
             )
-            each = "a step" if unit == 1 else "a character"
-            print(f"{length} characters, {what}: {figures} {each}", flush=True)
+            print(f"{length} characters, {mode}: {medians} per {unit}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Seconds per epoch of article 4's networks, here and in PyTorch, in turns on the same machine.
+"""Seconds per epoch of article 4's networks, here and in PyTorch, in alternation on one machine.
 
     pip install ".[benchmark]"
     python tests/benchmarks/training.py [--pairs 5] [article4-vae article4-gan article4-cnn]
 
-PyTorch has the article's loop, with all the data in one tensor before it starts: no DataLoader
-slows it down. Ours is the recipe under `fit`, as `train` calls it, without what is drawn and saved
-beside. One epoch of each comes first and is not counted: it compiles.
+PyTorch has the article's loop, with all data in one tensor from the start: no DataLoader slows it
+down. Ours is the recipe under `fit`, as `train` runs it, without samples and checkpoints. The first
+epoch of each is not timed: it compiles.
 """
 
 import argparse
@@ -15,20 +15,23 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import itertools
+
 import keras
 import tensorflow as tf
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from keras_genai import datasets
+from keras_genai import datasets, recipes
+from keras_genai.experiments import EXPERIMENTS
 from keras_genai.recipes import RECIPES
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", default=list(PYTORCH), metavar="NAME")
-    parser.add_argument("--pairs", type=int, default=5, help="epochs of each that are timed [5]")
+    parser.add_argument("names", nargs="*", default=list(PYTORCH_EPOCHS), metavar="NAME")
+    parser.add_argument("--pairs", type=int, default=5, help="number of timed epochs [5]")
     options = parser.parse_args()
     versions = (
         f"Keras {keras.__version__}, TensorFlow {tf.__version__}, PyTorch {torch.__version__}"
@@ -36,39 +39,44 @@ def main():
     print(f"{versions}, {torch.get_num_threads()} threads", flush=True)
     (_, labels), _ = datasets.load_mnist()
     for name in options.names:
-        data = RECIPES[name].task.load()
-        theirs = PYTORCH[name](torch.tensor(data.train[0]), torch.tensor(labels))
-        programs = keras_epochs(RECIPES[name], data), theirs
+        data = EXPERIMENTS[name].task.load()
+        pytorch_epochs = PYTORCH_EPOCHS[name](torch.tensor(data.train[0]), torch.tensor(labels))
+        programs = keras_epochs(name, data), pytorch_epochs
         for program in programs:
             next(program)
         pairs = [[seconds(program) for program in programs] for _ in range(options.pairs)]
-        ours, theirs = (statistics.median(column) for column in zip(*pairs))
-        ratios = sorted(theirs / ours for ours, theirs in pairs)
+        keras_seconds, pytorch_seconds = (
+            statistics.median(column) for column in zip(*pairs, strict=True)
+        )
+        ratios = sorted(pytorch_seconds / keras_seconds for keras_seconds, pytorch_seconds in pairs)
         print(
-            f"{name}: {ours:.2f} s an epoch, PyTorch {theirs:.2f} s, {theirs / ours:.2f} times as "
-            f"fast (pairs from {ratios[0]:.2f} to {ratios[-1]:.2f})",
+            f"{name}: {keras_seconds:.2f} s per epoch, PyTorch {pytorch_seconds:.2f} s, "
+            f"{pytorch_seconds / keras_seconds:.2f} times as fast "
+            f"(pairs from {ratios[0]:.2f} to {ratios[-1]:.2f})",
             flush=True,
         )
 
 
 def seconds(program) -> float:
+    """Return the seconds of the next epoch of a program."""
     start = time.perf_counter()
     next(program)
     return time.perf_counter() - start
 
 
-def keras_epochs(recipe, data):
+def keras_epochs(name, data):
     """Train a recipe, one epoch for each `next`."""
-    model = recipe.create(**data.facts)
-    number = tf.Variable(0, dtype=tf.int64)
-    batches = recipe.task.batches(data, recipe.batch_size, 0, number)
+    model = recipes.create(name, **data.dataset_info)
+    epoch = tf.Variable(0, dtype=tf.int64)
+    dataset = EXPERIMENTS[name].task.train_dataset(data, RECIPES[name].batch_size, 0, epoch)
     while True:
-        model.fit(batches, shuffle=False, verbose=0)
-        number.assign_add(1)
+        model.fit(dataset, shuffle=False, verbose=0)
+        epoch.assign_add(1)
         yield
 
 
-def shuffled(size, batch_size=64):
+def shuffled_batches(size, batch_size=64):
+    """Return the indices of shuffled batches."""
     order = torch.randperm(size)
     return (order[i : i + batch_size] for i in range(0, size, batch_size))
 
@@ -80,14 +88,14 @@ def pytorch_vae(x, labels):
     )
     optimizer = torch.optim.Adam(layers.parameters(), lr=1e-3)
     while True:
-        for batch in shuffled(len(x)):
+        for batch in shuffled_batches(len(x)):
             real = x[batch]
             hidden = torch.relu(layers[0](real))
-            mean, log_var = layers[1](hidden), layers[2](hidden)
-            z = mean + torch.exp(0.5 * log_var) * torch.randn_like(log_var)
+            z_mean, z_log_var = layers[1](hidden), layers[2](hidden)
+            z = z_mean + torch.exp(0.5 * z_log_var) * torch.randn_like(z_log_var)
             x_hat = torch.sigmoid(layers[4](torch.relu(layers[3](z))))
             loss = F.binary_cross_entropy(x_hat, real, reduction="sum")
-            loss = loss - 0.5 * torch.sum(1 + log_var - mean.pow(2) - log_var.exp())
+            loss = loss - 0.5 * torch.sum(1 + z_log_var - z_mean.pow(2) - z_log_var.exp())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -96,7 +104,7 @@ def pytorch_vae(x, labels):
 
 def pytorch_gan(x, labels):
     def stack(widths, activation):
-        pairs = zip(widths, widths[1:])
+        pairs = itertools.pairwise(widths)
         return [module for a, b in pairs for module in (nn.Linear(a, b), activation())]
 
     generator = stack([100, 256, 512, 1024], nn.ReLU) + [nn.Linear(1024, 784), nn.Tanh()]
@@ -108,7 +116,7 @@ def pytorch_gan(x, labels):
     criterion = nn.BCELoss()
     x = 2 * x - 1
     while True:
-        for batch in shuffled(len(x)):
+        for batch in shuffled_batches(len(x)):
             ones, zeros = torch.ones(len(batch), 1), torch.zeros(len(batch), 1)
             fake = generator(torch.randn(len(batch), 100)).detach()
             loss = criterion(discriminator(x[batch]), ones) + criterion(discriminator(fake), zeros)
@@ -132,7 +140,7 @@ def pytorch_cnn(x, labels):
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     x, y = (2 * x - 1).permute(0, 3, 1, 2).contiguous(), labels.long()
     while True:
-        for batch in shuffled(len(x)):
+        for batch in shuffled_batches(len(x)):
             loss = F.cross_entropy(model(x[batch]), y[batch])
             optimizer.zero_grad()
             loss.backward()
@@ -140,7 +148,11 @@ def pytorch_cnn(x, labels):
         yield
 
 
-PYTORCH = {"article4-vae": pytorch_vae, "article4-gan": pytorch_gan, "article4-cnn": pytorch_cnn}
+PYTORCH_EPOCHS = {
+    "article4-vae": pytorch_vae,
+    "article4-gan": pytorch_gan,
+    "article4-cnn": pytorch_cnn,
+}
 
 
 if __name__ == "__main__":
