@@ -1,9 +1,9 @@
-"""Notebooks: what is committed was run as it stands, from top to bottom, without an error.
+r"""Notebooks: what is committed was run as it stands, from top to bottom, without an error.
 
 Run anew in notebooks/, without what TensorFlow says when it starts, by
 
-    jupyter nbconvert --to notebook --execute --inplace \\
-        --ExecutePreprocessor.record_timing=False \\
+    jupyter nbconvert --to notebook --execute --inplace \
+        --ExecutePreprocessor.record_timing=False \
         --ExecutePreprocessor.extra_arguments=--IPKernelApp.capture_fd_output=False *.ipynb
 """
 
