@@ -7,7 +7,9 @@ Each family is a module: `vae`, `gan`, `cnn`, `rnn`, `transformer`, `gpt2`, `pix
     model = vae.VAE(vae.build_encoder(), vae.build_decoder())
 """
 
-__version__ = "0.1.0"
+from keras_genai.version import __version__
+
+__all__ = ["__version__", "load_model"]
 
 
 def load_model(path):
@@ -24,7 +26,7 @@ def load_model(path):
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if it is not a whole `.keras` file.
+        ValueError: if it is not a whole `.keras` file, or if it was saved by keras_genai 0.1.
     """
     from keras_genai import saving  # imported here, so that `import keras_genai` stays fast
 

@@ -7,6 +7,9 @@ from keras import layers
 
 from keras_genai.conditioning import count_classes
 from keras_genai.validation import check_images, check_labels
+from keras_genai.version import __version__
+
+VERSION_KEY = "keras_genai_version"
 
 
 class SeedStateMixin:
@@ -103,6 +106,14 @@ class ValidatedModel(keras.Model):
                 f"{type(self).__name__}: unexpected arguments {', '.join(sorted(unknown))}."
             )
         super().__init__(*args, **kwargs)
+
+    # The build configuration is part of every saved model: it carries the version of the package.
+
+    def get_build_config(self):
+        return {**(super().get_build_config() or {}), VERSION_KEY: __version__}
+
+    def build_from_config(self, config):
+        super().build_from_config({k: v for k, v in config.items() if k != VERSION_KEY})
 
     def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
         if is_array(x):

@@ -223,23 +223,28 @@ class Training:
         set_epoch = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda index, logs: epoch.assign(index)
         )
-        callbacks = [set_epoch, RaiseOnNaN()]
+        callbacks, logger = [set_epoch, RaiseOnNaN()], None
         if self.run is not None:
+            logger = keras.callbacks.CSVLogger(self.run.history_path, append=True)
             callbacks += [
-                keras.callbacks.CSVLogger(self.run.history_path, append=True),
+                logger,
                 AtomicModelCheckpoint(self.run.model_path),
                 *self.task.callbacks(self.run.samples_dir, self.model),
             ]
         start_time = time.monotonic()
-        history = self.model.fit(
-            self.task.train_dataset(self.data, settings["batch_size"], settings["seed"], epoch),
-            epochs=settings["epochs"],
-            initial_epoch=self.first_epoch,
-            shuffle=False,  # the dataset shuffles
-            callbacks=callbacks,
-            verbose=verbose,
-            **self.task.validation_data(self.data),
-        )
+        try:
+            history = self.model.fit(
+                self.task.train_dataset(self.data, settings["batch_size"], settings["seed"], epoch),
+                epochs=settings["epochs"],
+                initial_epoch=self.first_epoch,
+                shuffle=False,  # the dataset shuffles
+                callbacks=callbacks,
+                verbose=verbose,
+                **self.task.validation_data(self.data),
+            )
+        finally:
+            if logger is not None and logger.csv_file is not None:
+                logger.csv_file.close()  # Keras closes it only if training is not interrupted
         minutes = (time.monotonic() - start_time) / 60
         settings["minutes"] = round(settings["minutes"] + minutes, 1)
         self.history = history.history if self.run is None else self.run.read_history()

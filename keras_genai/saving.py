@@ -1,6 +1,7 @@
 """Loading of saved models, with all classes of the package registered."""
 
 import copy
+import json
 import pathlib
 import zipfile
 
@@ -18,6 +19,11 @@ from keras_genai import (  # noqa: F401
     vae,
     wavenet,
 )
+from keras_genai.models import VERSION_KEY
+
+
+class OldVersionError(ValueError):
+    """A file of a version whose classes and arguments had other names."""
 
 
 def load_model(path) -> keras.Model:
@@ -28,14 +34,29 @@ def load_model(path) -> keras.Model:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # name of the first member with a wrong checksum
-        if damaged:
-            raise zipfile.BadZipFile(f"{damaged} is damaged")
+            if damaged:
+                raise zipfile.BadZipFile(f"{damaged} is damaged")
+            _check_version(path, json.loads(archive.read("config.json")))
         return keras.models.load_model(path, safe_mode=True)
+    except OldVersionError:
+        raise
     except Exception as error:  # a damaged file fails in many places, with many types
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{path}: expected a whole .keras file of known classes ({reason})."
         ) from error
+
+
+def _check_version(path, config: dict) -> None:
+    """Raise OldVersionError for a model of this package without a version, as 0.1 saved it."""
+    own_model = str(config.get("registered_name")).startswith("keras_genai>")
+    versioned = VERSION_KEY in (config.get("build_config") or {})
+    # Module of 0.1 with layers that are also part of models of Keras's own classes.
+    if (own_model and not versioned) or '"keras_genai.inputs"' in json.dumps(config):
+        raise OldVersionError(
+            f"{path}: saved by keras_genai 0.1, whose names 0.2 does not read; train the model "
+            "again, or load it with keras_genai 0.1."
+        )
 
 
 def serialize_architecture(model) -> dict:

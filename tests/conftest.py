@@ -5,7 +5,6 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import numpy as np
 import pytest
 
 from keras_genai import datasets
@@ -35,18 +34,3 @@ def double_precision():
 @pytest.fixture(autouse=True)
 def fixed_seed():
     keras.utils.set_random_seed(0)
-
-
-def largest_difference(arrays, others) -> float:
-    """Return the largest absolute difference between two lists of arrays of equal shapes."""
-    assert [np.shape(a) for a in arrays] == [np.shape(b) for b in others]
-    return max(
-        float(np.max(np.abs(np.asarray(a) - b))) for a, b in zip(arrays, others, strict=True)
-    )
-
-
-def set_random_weights(model, scale=0.3):
-    """Set all weights, biases too, to normal random numbers; return the model."""
-    rng = np.random.default_rng(0)
-    model.set_weights([rng.normal(scale=scale, size=w.shape) for w in model.get_weights()])
-    return model

@@ -2,12 +2,12 @@
 
 import itertools
 
+import helpers as reference
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import transformer_reference as reference
-from transformer_reference import randomize
+from helpers import add_random_noise
 
 from keras_genai.attention import (
     CachedMultiHeadAttention,
@@ -28,7 +28,7 @@ def test_attention_against_numpy(num_heads, cross):
     context = context if cross else x
     layer = CachedMultiHeadAttention(num_heads)
     layer.build(x.shape)
-    randomize(layer)
+    add_random_noise(layer)
     random_mask = rng.random((2, 4, context.shape[1])) < 0.5
     random_mask[..., 0] = True
     for mask in (None, random_mask):
@@ -52,14 +52,14 @@ def test_layers_against_numpy(kind, norm_first):
     if kind == "encoder":
         layer = TransformerEncoderLayer(2, 7, **config)
         layer.build(x.shape)
-        randomize(layer)
+        add_random_noise(layer)
         expected, _ = reference.transformer_layer(layer, x, mask=mask[:, None])
         np.testing.assert_allclose(layer(x, mask=mask), expected, atol=1e-5)
         np.testing.assert_allclose(layer(x), reference.transformer_layer(layer, x)[0], atol=1e-5)
         return
     layer = TransformerDecoderLayer(2, 7, cross_attention=kind == "decoder", **config)
     layer.build(x.shape)
-    randomize(layer)
+    add_random_noise(layer)
     if kind == "decoder":
         inputs, masks = (x, context), (causal & mask[:, None], context_mask[:, None])
         expected, expected_scores = reference.transformer_layer(layer, *inputs, *masks)
@@ -89,7 +89,7 @@ def test_cached_steps_of_a_decoder_layer_equal_its_call(cross_attention):
     context_mask = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
     layer = TransformerDecoderLayer(2, 7, cross_attention=cross_attention)
     layer.build(x.shape)
-    randomize(layer)
+    add_random_noise(layer)
     state, outputs = layer.initial_state(2, 6, context), []  # room for more than there is
     for start, stop in ((0, 2), (2, 3), (3, 4)):
         output, state = layer.step(x[:, start:stop], state, tf.constant(start), context_mask)
@@ -142,7 +142,7 @@ def test_encoder_is_permutation_equivariant_only_without_positions(add_positions
     embedding = PositionalEmbedding(11, 9, 8, add_positions=add_positions)
     encoder = keras.Sequential([embedding, TransformerEncoderLayer(2, 12)])
     encoder(TOKENS[:1])
-    randomize(encoder)
+    add_random_noise(encoder)
     permuted = encoder(TOKENS[:1, order])
     difference = np.abs(permuted - encoder(TOKENS[:1]).numpy()[:, order])
     assert np.all(difference.max(-1) > 1e-3) if add_positions else np.all(difference < 1e-5)

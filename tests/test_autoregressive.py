@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import tensorflow as tf
-from toy_models import (
+from helpers import (
     BigramModel,
     PositionalModel,
     cyclic_bigram_model,
@@ -51,6 +51,7 @@ def generate_uncached(model, prompts, max_new_tokens, sampler, seed):
 # generate.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_generate_equals_uncached_sampling(cell, sampler):
@@ -61,6 +62,7 @@ def test_generate_equals_uncached_sampling(cell, sampler):
     assert [row.tolist() for row in rows] == expected
 
 
+@pytest.mark.slow
 def test_generate_with_a_long_prompt_equals_uncached_sampling():
     model = recurrent_model()
     prompt = np.random.default_rng(0).integers(9, size=(2, 150))
@@ -117,6 +119,7 @@ def test_another_prompt_length_token_number_temperature_or_seed_does_not_retrace
     assert functions.decode.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.slow
 def test_many_models_in_one_program_cause_no_retracing_warning(monkeypatch):
     records = []
     handler = logging.Handler()
@@ -130,6 +133,7 @@ def test_many_models_in_one_program_cause_no_retracing_warning(monkeypatch):
     assert not [record.getMessage() for record in records]
 
 
+@pytest.mark.slow
 def test_generate_uses_new_weights_and_new_variables():
     model = recurrent_model()
     prompt = np.zeros((1, 3), "int32")
@@ -151,6 +155,7 @@ def test_same_seed_repeats_the_tokens_and_none_does_not():
     assert not np.array_equal(generate(model, prompt, 60), generate(model, prompt, 60))
 
 
+@pytest.mark.slow
 def test_sequences_end_with_the_stop_token():
     model = cyclic_bigram_model()
     rows = generate(model, [[0], [3, 1], [2]], 4, stop_token=3)
@@ -178,6 +183,7 @@ def test_generate_stops_computing_when_all_sequences_have_ended(monkeypatch):
     assert positions == [3]
 
 
+@pytest.mark.slow
 def test_stream_yields_the_new_tokens_of_generate():
     model, prompt = recurrent_model(), np.array([[1, 2], [3, 4]])
     pieces = list(stream(model, prompt, 12, sampler=Sampler(0.8), seed=3))
@@ -275,6 +281,7 @@ def test_top_k_and_top_p_sample_every_token_of_their_set_and_no_other(k, p):
         assert tokens >= frequent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [1e-30, 1e-38, 1e-45])
 def test_a_tiny_temperature_or_top_p_takes_the_likeliest_token(value):
     model = BigramModel(np.array([[0.2, 0.5, 0.3]] * 3))
@@ -326,6 +333,7 @@ def test_log_prob_passes_positions_and_conditioning_to_every_block(length):
     np.testing.assert_allclose(log_probs, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_log_prob_matches_numpy_for_arrays_and_lists():
     model = recurrent_model()
     tokens = np.random.default_rng(0).integers(9, size=(2, 1100))  # several blocks
@@ -405,6 +413,7 @@ def test_log_prob_beyond_the_context_length_names_its_argument():
         log_prob(PositionalModel(), np.zeros((1, 601), int), random_conditioning(1))
 
 
+@pytest.mark.slow
 def test_numpy_integers_are_accepted_as_sizes():
     model, five = recurrent_model(), np.int64(5)
     assert generate(model, [[1]], five, sampler=Sampler(top_k=five))[0].shape == (6,)

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from toy_models import (
+from helpers import (
     PositionalModel,
     cyclic_bigram_model,
     random_bigram_model,
@@ -67,6 +67,7 @@ def test_finished_beams_are_filled_with_the_stop_token():
     assert tokens.tolist() == [[[3, 1, 2, *[3] * 8]]]
 
 
+@pytest.mark.slow
 def test_each_beam_keeps_its_own_state():
     model = recurrent_model()
     prompt = np.array([[1, 2, 3], [4, 5, 6]])
@@ -81,6 +82,7 @@ def test_each_beam_keeps_its_own_state():
     np.testing.assert_array_equal(best[:, 0], greedy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [5, 590])
 def test_beams_keep_the_positions_and_the_conditioning_of_their_prompt(length):
     model, conditioning = PositionalModel(), random_conditioning(2)

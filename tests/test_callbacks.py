@@ -7,7 +7,7 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import largest_difference
+from helpers import largest_difference
 
 import keras_genai
 from keras_genai.callbacks import AtomicModelCheckpoint, RaiseOnNaN, SampleGrid
@@ -30,6 +30,7 @@ def small_gan():
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [small_vae, small_gan])
 def test_sample_grid_does_not_change_training(digits, tmp_path, build):
     weights = []
@@ -103,6 +104,7 @@ def set_weights_to_nan(model, after_batch):
     return keras.callbacks.LambdaCallback(on_train_batch_end=on_train_batch_end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [small_vae, small_gan])
 def test_nan_raises_with_epoch_and_step(digits, build):
     model = build()
@@ -111,6 +113,7 @@ def test_nan_raises_with_epoch_and_step(digits, build):
         model.fit(digits[0], epochs=2, callbacks=callbacks, verbose=0)
 
 
+@pytest.mark.slow
 def test_nan_after_the_last_step_raises_before_the_epoch_is_saved(digits, tmp_path):
     # The training loss of that step is still finite, but the validation loss is not.
     model = small_vae()

@@ -43,6 +43,7 @@ def test_image_shape_and_num_classes_set_the_shapes():
     assert model(np.zeros((2, 5, 9, 3))).shape == (2, 4)
 
 
+@pytest.mark.slow
 def test_training_classifies_real_digits(digits):
     x, y = digits[0].reshape(-1, 28, 28, 1), digits[1]
     model = compiled_cnn()

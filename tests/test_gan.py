@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import largest_difference
+from helpers import largest_difference
 
 from keras_genai.gan import GAN, build_discriminator, build_gan, build_generator, train_gan
 
@@ -127,6 +127,7 @@ class ZeroLearningRate(keras.optimizers.SGD):
         super().__init__(0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("joint_batch", [False, True])
 @pytest.mark.parametrize("custom", [False, True])
 @pytest.mark.parametrize("which", ["generator", "discriminator"])
@@ -188,6 +189,7 @@ def test_loop_of_article_1_does_not_train_the_discriminator_on_keras_3():
     assert largest_difference(discriminator.get_weights(), before) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("joint_batch", [False, True])
 @pytest.mark.parametrize("custom", [False, True])
 def test_discriminator_still_learns_after_a_shorter_last_batch(digits, joint_batch, custom):
@@ -205,6 +207,7 @@ def test_discriminator_still_learns_after_a_shorter_last_batch(digits, joint_bat
     assert recorder.changes == [True] * 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("joint_batch", [False, True])
 def test_discriminator_still_learns_when_train_gan_is_called_twice(digits, joint_batch):
     generator, discriminator = small_networks()
@@ -221,6 +224,7 @@ def test_discriminator_still_learns_when_train_gan_is_called_twice(digits, joint
         assert recorder.changes == [True] * 16
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
 @pytest.mark.parametrize("joint_batch", [False, True])
 @pytest.mark.parametrize("custom", [False, True])
@@ -267,6 +271,7 @@ def test_discriminator_is_trainable_after_training_and_after_loading(digits, tmp
     assert all_weights_changed(loaded, before)
 
 
+@pytest.mark.slow
 def test_discriminator_is_trainable_in_callbacks(digits):
     generator, discriminator = small_networks()
     flags = []
@@ -280,6 +285,7 @@ def test_discriminator_is_trainable_in_callbacks(digits):
 # `GAN` and `train_gan`.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [None, 10])
 @pytest.mark.parametrize(
     "joint_batch, resample_noise", [(True, False), (False, True)]
@@ -309,6 +315,7 @@ def test_gan_and_train_gan_give_the_same_weights(
         np.testing.assert_allclose(history.history[name], custom_history.history[name], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gan_and_train_gan_agree_with_batch_normalization(double_precision, digits):
     # The discriminator's moving averages may change in its own step only. With joint_batch=True,
     # since Keras's functional model chooses the order of two separate batches.
@@ -392,6 +399,7 @@ def test_an_epoch_is_one_pass_over_all_images(digits):
     assert [len(batch) for batch in inputs] == [32, 32, 32] * 3 + [4, 4, 4]
 
 
+@pytest.mark.slow
 def test_train_gan_is_reproducible_and_calls_its_callbacks(digits, tmp_path):
     histories = []
     for seed in (3, 3, 4):

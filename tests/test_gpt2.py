@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import largest_difference
+from helpers import largest_difference, set_random_weights
 
 import keras_genai
 from keras_genai.autoregressive import GREEDY, Sampler
@@ -17,9 +17,7 @@ from keras_genai.text import GPT2Tokenizer
 def small_gpt2(vocab_size=11, context_length=16, num_layers=2, num_heads=2, d_model=8, **kwargs):
     """A small GPT-2 with weights so large that logits differ clearly between tokens."""
     model = build_gpt2(vocab_size, context_length, num_layers, num_heads, d_model, **kwargs)
-    rng = np.random.default_rng(0)
-    model.set_weights([rng.normal(scale=0.4, size=w.shape) for w in model.get_weights()])
-    return model
+    return set_random_weights(model, scale=0.4)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +98,7 @@ def test_cached_steps_give_the_logits_of_the_whole_sequence(model):
     np.testing.assert_allclose(np.concatenate(all_logits, axis=1), model(tokens), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_prompts_of_different_lengths_continue_independently(model):
     prompts = [row[:n] for row, n in zip(random_tokens(3, 6), (1, 6, 4), strict=True)]
     # The longest sequence ends at exactly context_length.
@@ -204,6 +203,7 @@ def test_invalid_arguments_raise(config, message):
         small_gpt2(**config)
 
 
+@pytest.mark.slow
 def test_training_learns_a_periodic_sequence():
     tokens = np.tile(np.arange(5), 60)[: 12 * 21].reshape(12, 21)
     model = build_gpt2(5, 32, 1, 2, 16, dropout=0.0)
@@ -228,6 +228,7 @@ def test_max_length_includes_the_prompt(text_model):
             generate_text(model, tokenizer, "once upon", max_length=too_short)
 
 
+@pytest.mark.slow
 def test_several_sequences_raise_under_greedy_search_and_differ_if_sampled(text_model):
     model, tokenizer = text_model
     with pytest.raises(ValueError, match="num_return_sequences: expected 1 under greedy search"):

@@ -12,7 +12,7 @@ import huggingface_hub
 import ml_dtypes
 import numpy as np
 import pytest
-from conftest import largest_difference
+from helpers import largest_difference
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -80,6 +80,7 @@ def building_fails(monkeypatch):
 # Parity.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_and_greedy_text_equal_those_of_transformers(name):
     expected = np.load(FIXTURES / name / "expected.npz")
@@ -327,6 +328,7 @@ def test_failed_save_leaves_the_existing_files_unchanged(monkeypatch, folder):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_saving_requires_a_gpt2_with_floating_point_weights(tmp_path):
     with pytest.raises(ValueError, match="model: expected a GPT2, got RecurrentLanguageModel"):
         save_gpt2(build_language_model(5, "gru", 2, 3), tmp_path)

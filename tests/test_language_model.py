@@ -19,6 +19,7 @@ def small_model(tokenizer):
     return build_language_model(tokenizer.vocab_size, "gru", 8, 16, tokenizer=tokenizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "create",
     [lambda: CharacterTokenizer.from_text(DIVERSE_TEXT), GPT2Tokenizer.gpt2],
@@ -39,6 +40,7 @@ def test_mapping_of_unknown_characters_is_saved_with_the_model(tmp_path):
     assert tokenizer.decode(tokenizer.encode("axb")) == "a\ufffdb"
 
 
+@pytest.mark.slow
 def test_generated_text_has_the_format_of_the_prompt():
     model = small_model(CharacterTokenizer("abcd\n"))
     text = model.generate("ab", 12, seed=1)
@@ -52,6 +54,7 @@ def test_generated_text_has_the_format_of_the_prompt():
     assert model.generate("ab", 200, seed=1, stop_token="\n").count("\n") == 1
 
 
+@pytest.mark.slow
 def test_beam_search_returns_texts_ranked_by_their_log_likelihood():
     model = small_model(CharacterTokenizer("abcd\n"))
     texts, scores = model.beam_search("ab", 4, beam_width=3)

@@ -14,7 +14,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from conftest import largest_difference
+from helpers import largest_difference, set_random_weights
 from keras.optimizers import schedules
 
 import keras_genai
@@ -199,6 +199,7 @@ SAMPLE_FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shallow_models")
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains_on_user_data(user_data, tmp_path, capsys, name):
@@ -225,6 +226,7 @@ def test_every_recipe_trains_on_user_data(user_data, tmp_path, capsys, name):
         assert f"{run['metric']}: {run['value']:.6g} after 1 epochs, expected" in out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_models", "shallow_models")
 @pytest.mark.parametrize(
     "name",
@@ -267,6 +269,7 @@ def interrupt_epoch(monkeypatch, interrupted_epoch: int):
     monkeypatch.setattr(AtomicModelCheckpoint, "on_epoch_end", interrupted_on_epoch_end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_signal, code", [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_stopped_process_is_resumed_after_the_last_whole_epoch(images, tmp_path, stop_signal, code):
     arguments = ["article4-cnn", "--data", images, "--epochs", "500", "--output", tmp_path]
@@ -292,6 +295,7 @@ def test_stopped_process_is_resumed_after_the_last_whole_epoch(images, tmp_path,
     assert largest_difference(load_weights(uninterrupted), load_weights(tmp_path)) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_models")
 def test_ctrl_c_reports_how_to_resume(images, tmp_path, capsys, monkeypatch):
     command = ("article4-vae", "--data", images, "--epochs", 3, "--output", tmp_path)
@@ -308,6 +312,7 @@ def test_ctrl_c_reports_how_to_resume(images, tmp_path, capsys, monkeypatch):
     assert [row["epoch"] for row in read_history(tmp_path)] == ["0", "1", "2"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_models")
 def test_run_interrupted_in_its_first_epoch_can_be_resumed(images, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
@@ -317,6 +322,7 @@ def test_run_interrupted_in_its_first_epoch_can_be_resumed(images, tmp_path, mon
     assert len(read_history(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_learning_rate_decay_ends_with_the_requested_epochs(user_data, tmp_path):
     path = user_data("article3-forecast")
     steps_per_epoch = -(-tasks.ForecastingTask().load(path).num_examples // 32)
@@ -329,6 +335,7 @@ def test_learning_rate_decay_ends_with_the_requested_epochs(user_data, tmp_path)
         assert float(schedule(schedule.decay_steps)) == 0 < float(schedule(0))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_models")
 def test_finished_run_can_be_resumed_for_more_epochs_or_none(images, tmp_path, capsys):
     assert train("article4-vae", "--data", images, "--epochs", 2, "--output", tmp_path) == 0
@@ -385,6 +392,7 @@ def test_resuming_with_another_number_of_images_exits_with_2(finished_run, image
     assert "the run was started with 180 images, got 181" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_models")
 def test_new_run_keeps_the_old_model_and_removes_its_samples(images, tmp_path):
     command = ("article4-vae", "--data", images, "--output", tmp_path)
@@ -425,6 +433,7 @@ def test_unreadable_run_folder_exits_with_2(tmp_path, capsys, monkeypatch):
 # generate.
 
 
+@pytest.mark.slow
 def test_generate_writes_images_of_a_saved_model(images, tmp_path, capsys):
     run = tmp_path / "run"
     assert train("conditional-vae", "--data", images, "--epochs", 1, "--output", run) == 0
@@ -446,6 +455,7 @@ def test_default_output_is_named_after_the_recipe(tmp_path, monkeypatch, capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["article4-vae.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_models")
 def test_generate_continues_a_text(user_data, tmp_path, capsys):
     run, output = tmp_path / "run", tmp_path / "a.txt"
@@ -501,6 +511,7 @@ def sound_model(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_generate_writes_sounds(sound_model, tmp_path, capsys):
     output, waveforms = tmp_path / "sounds.wav", []
     for options, num_audio_samples in (
@@ -535,13 +546,12 @@ def diffusion_model(tmp_path_factory):
     """The path of a diffusion model of 3 classes with random weights."""
     path = tmp_path_factory.mktemp("diffusion_model") / "model.keras"
     model = DDPM(build_unet((4, 4, 1), (2,), num_classes=3), NoiseSchedule("cosine", 50))
-    rng = np.random.default_rng(0)  # the initial weights predict 0 at every step
-    weights = [rng.normal(size=w.shape) for w in model.ema_network.get_weights()]
-    model.ema_network.set_weights(weights)
+    set_random_weights(model.ema_network, scale=1)  # the initial weights predict 0 at every step
     model.save(path)
     return path
 
 
+@pytest.mark.slow
 def test_options_of_a_diffusion_model_change_its_samples(diffusion_model, tmp_path):
     output = tmp_path / "samples.png"
 

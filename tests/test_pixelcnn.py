@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import largest_difference
+from helpers import largest_difference, set_random_weights
 
 from keras_genai import autoregressive
 from keras_genai.autoregressive import GREEDY, Sampler
@@ -18,9 +18,7 @@ def random_model(
 ):
     """A model with large weights and biases: some pixels are far more likely than others."""
     model = build_pixelcnn(image_shape, num_filters, num_layers, num_levels, num_classes)
-    rng = np.random.default_rng(0)
-    model.set_weights([rng.normal(scale=scale, size=w.shape) for w in model.get_weights()])
-    return model
+    return set_random_weights(model, scale=scale)
 
 
 def random_images(num_images, image_shape, num_levels=2):
@@ -112,6 +110,7 @@ def test_log_prob_equals_direct_summation(num_classes):
         assert images[i] == pytest.approx(expected.sum(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_image_probabilities_sum_to_one_and_match_the_sample_frequencies():
     model = random_model((2, 3, 1), scale=2.0)
     all_images = np.array(list(itertools.product([0, 1], repeat=6)), "float32")
@@ -149,6 +148,7 @@ def generate_uncached(model, prompt, labels, seed, sampler):
     return (tokens[:, 1:] / (model.num_levels - 1)).reshape(-1, height, width, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "num_levels, num_classes, sampler, rows",
     [(2, None, Sampler(), 0), (5, 3, Sampler(0.7, top_p=0.9), 4), (2, 3, GREEDY, 1)],
@@ -200,6 +200,7 @@ def test_cache_size_does_not_depend_on_the_image_height():
     assert cache_size(10) == cache_size(20) == expected
 
 
+@pytest.mark.slow
 def test_loss_is_the_nll_per_image_of_the_quantized_pixels():
     x = random_images(64, (6, 5, 1), num_levels=4)
     model = build_pixelcnn((6, 5, 1), 8, 2, num_levels=4)

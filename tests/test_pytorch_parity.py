@@ -8,8 +8,8 @@ import pathlib
 import keras
 import numpy as np
 import pytest
-from conftest import largest_difference
 from fixtures.parameters import initial_weights, step_noise, subsample
+from helpers import largest_difference
 
 from keras_genai import datasets
 from keras_genai.cnn import build_cnn
@@ -108,6 +108,7 @@ def test_gan_step_matches_pytorch(double_precision, eight_digits):
     check_weights(model.discriminator.get_weights(), "discriminator")
 
 
+@pytest.mark.slow
 def test_cnn_step_matches_pytorch(double_precision, eight_digits):
     x, y = eight_digits[0][..., None], eight_digits[1]
     flattened = (64, 7, 7)

@@ -6,7 +6,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from conftest import largest_difference
+from helpers import largest_difference
 
 import keras_genai
 from keras_genai import recipes, tasks
@@ -167,6 +167,7 @@ def test_recurrent_recipes_clip_gradients_and_decay(name, learning_rate, dataset
     np.testing.assert_allclose(learning_rates(optimizer, (0, 50, 100)), expected, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_transformer_has_the_papers_training():
     tokenizers = {
         f"{side}_tokenizer": TranslationTokenizer.train("abc", 259).tokenizer_json
@@ -216,6 +217,7 @@ def test_gpt2_is_the_articles_network_at_a_smaller_size():
     np.testing.assert_allclose(rates, [1e-3, 5e-4, 0], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_pixelcnn_and_wavenet_have_the_defaults_of_their_builders():
     pixelcnn = recipes.create("article3-pixelcnn", steps=100)
     assert pixelcnn.config == build_pixelcnn().config
@@ -230,6 +232,7 @@ def test_pixelcnn_and_wavenet_have_the_defaults_of_their_builders():
         np.testing.assert_allclose(rates, [learning_rate, learning_rate / 2, 0], atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [10, None])
 def test_diffusion_has_the_papers_schedule_and_the_builders_network(num_classes):
     model = recipes.create("article3-diffusion", 3, steps=100, num_classes=num_classes)
@@ -302,6 +305,7 @@ def result(series):
     return recipes.train("article3-forecast", epochs=2, seed=3, data=series)
 
 
+@pytest.mark.slow
 def test_train_returns_the_model_its_history_and_its_metrics(result, series):
     model, history, metrics = result
     task = EXPERIMENTS["article3-forecast"].task
@@ -332,6 +336,7 @@ def test_train_without_a_folder_writes_no_files(series, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_train_equals_the_command_line_with_the_same_options(result, series, tmp_path):
     arguments = ["article3-forecast", "--epochs", "2", "--seed", "3", "--data", str(series)]
     assert main(["train", *arguments, "--output", str(tmp_path)]) == 0
@@ -343,6 +348,7 @@ def test_train_equals_the_command_line_with_the_same_options(result, series, tmp
         assert [float(row[name]) for row in rows] == pytest.approx(values, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_train_resumes_a_run_folder(result, series, tmp_path):
     recipes.train("article3-forecast", epochs=np.int64(1), seed=3, data=series, folder=tmp_path)
     resumed = recipes.train("article3-forecast", epochs=2, folder=tmp_path, resume=True)

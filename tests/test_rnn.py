@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import set_random_weights
 
 from keras_genai.autoregressive import GREEDY
 from keras_genai.models import Dropout
@@ -41,15 +42,10 @@ def recurrent_layer(cell, weights, x):
     return np.array(states)
 
 
-def randomize_weights(model):
-    rng = np.random.default_rng(0)
-    model.set_weights([rng.normal(scale=0.4, size=w.shape) for w in model.get_weights()])
-
-
 @pytest.mark.parametrize("cell", CELLS)
 def test_language_model_matches_numpy(cell):
     model = build_language_model(7, cell, embed_dim=5, units=6, num_layers=2, dropout=0.5)
-    randomize_weights(model)
+    set_random_weights(model, scale=0.4)
     tokens = [3, 1, 4, 1, 5, 6]
     embedding, *weights = model.get_weights()
     x = embedding[tokens]
@@ -64,7 +60,7 @@ def test_dropout_follows_every_recurrent_layer(num_layers):
     tokens = np.zeros((1, 1), "int32")
     model = build_language_model(7, "gru", 5, 400, num_layers=num_layers, dropout=0.5)
     assert sum(isinstance(layer, Dropout) for layer in model.layers) == num_layers
-    randomize_weights(model)
+    set_random_weights(model, scale=0.4)
     model.lm_head.set_weights([np.ones((400, 7)), np.zeros(7)])  # the sum of its inputs
     # In training, half of the inputs are 0 and the others are doubled.
     sums = {float(model(tokens, training=True)[0, 0, 0]) for _ in range(3)}
@@ -74,7 +70,7 @@ def test_dropout_follows_every_recurrent_layer(num_layers):
 def test_lstm_gates_match_keras():
     tokenizer = CharacterTokenizer("abc")
     model = build_language_model(3, "lstm", 4, 5, num_layers=2, tokenizer=tokenizer)
-    randomize_weights(model)
+    set_random_weights(model, scale=0.4)
     gates = lstm_gates(model, "abcab")
     assert all(values.shape == (5, 5) for values in gates.values())
     hidden, _, cell = model.recurrent_layers[0](model.embedding(tokenizer.encode("abcab")[None]))
@@ -100,7 +96,7 @@ def test_lstm_gates_of_another_model_raise(cell, has_tokenizer, message):
 
 def test_gradient_norms_match_finite_differences():
     model = build_language_model(5, "simple_rnn", embed_dim=3, units=4)
-    randomize_weights(model)
+    set_random_weights(model, scale=0.4)
     tokens, target = np.array([[0, 1, 2, 3]]), np.array([4])
     # The tokens are distinct: the gradient at position i is that of row i of the embedding.
     weights, delta = model.get_weights(), 1e-2
@@ -126,6 +122,7 @@ def test_number_of_parameters():
     assert simple.count_params() == pytest.approx(model.count_params(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_training_a_language_model_learns_a_periodic_sequence():
     tokens = np.tile(np.arange(5), 60)[: 12 * 21].reshape(12, 21)
     model = build_language_model(5, "lstm", 8, 16)
@@ -150,6 +147,7 @@ def test_forecast_is_equivariant_to_offset_and_scale_of_the_window(cell):
     np.testing.assert_allclose(constant, 7.0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_a_forecaster_on_a_sine_with_a_trend_beats_persistence():
     time = np.arange(400)
     series = (0.05 * time + np.sin(2 * np.pi * time / 20)).astype("float32")

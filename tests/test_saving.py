@@ -10,7 +10,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from conftest import largest_difference
+from helpers import largest_difference
 
 import keras_genai
 from keras_genai import saving
@@ -127,6 +127,7 @@ SEQUENCE_MODELS = ["lstm", "seq2seq", "transformer", "transformer-pooled", "fore
 
 
 # One test of many models, since starting a process takes seconds.
+@pytest.mark.slow
 def test_loaded_models_continue_training_like_the_saved_ones(tmp_path):
     # This includes the state of the random generators, and both optimizers of a GAN.
     expected = {
@@ -175,6 +176,7 @@ def compute_outputs(model, inputs) -> list[np.ndarray]:
     return [np.asarray(output) for output in outputs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [None, 10])
 def test_models_are_restored_from_architecture_and_weights(tmp_path, num_classes):
     for name, model, inputs, _, _ in models(num_classes):
@@ -265,3 +267,16 @@ def test_code_in_a_file_is_not_executed(tmp_path):
     model.save(tmp_path / "lambda.keras")
     with pytest.raises(ValueError, match="lambda"):
         keras_genai.load_model(tmp_path / "lambda.keras")
+
+
+VERSION_0_1 = sorted((pathlib.Path(__file__).parent / "fixtures" / "version_0_1").glob("*.keras"))
+
+
+@pytest.mark.parametrize("path", VERSION_0_1, ids=lambda path: path.stem)
+def test_file_of_version_0_1_raises(path):
+    with pytest.raises(ValueError, match=r"\.keras: saved by keras_genai 0\.1, whose names"):
+        keras_genai.load_model(path)
+
+
+def test_there_are_files_of_version_0_1():
+    assert [path.stem for path in VERSION_0_1] == ["gan", "gpt2", "lstm", "transformer", "vae"]

@@ -3,13 +3,12 @@
 import functools
 import itertools
 
+import helpers as reference
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import transformer_reference as reference
-from conftest import largest_difference
-from transformer_reference import randomize
+from helpers import add_random_noise, largest_difference
 
 import keras_genai
 from keras_genai import seq2seq
@@ -40,7 +39,7 @@ def model():
     """A translation model with random weights, which no test changes."""
     keras.utils.set_random_seed(0)
     model = small_seq2seq(dropout=0.5)
-    randomize(model)
+    add_random_noise(model)
     bias = model.lm_head.bias
     bias.assign(bias - np.eye(13)[2] / 2)  # so that some translations end, and some do not
     return model
@@ -78,7 +77,7 @@ def reference_model(model, source, target):
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_model_against_numpy(norm_first):
     model = small_seq2seq(norm_first=norm_first)
-    randomize(model)
+    add_random_noise(model)
     expected, scores = reference_model(model, SOURCE, TARGET)
     assert expected.shape == (3, 5, 13) and len(scores) == 2
     np.testing.assert_allclose(model([SOURCE, TARGET]), expected, atol=1e-4)
@@ -87,6 +86,7 @@ def test_model_against_numpy(norm_first):
 # Padding, order.
 
 
+@pytest.mark.slow
 def test_padding_of_source_and_target_does_not_change_the_logits(model):
     logits, context = model([SOURCE, TARGET]), model.encoder(SOURCE)
     wider = np.pad(SOURCE, [[0, 0], [0, 9]])
@@ -162,6 +162,7 @@ PAIRS[1, :, 0] = 1
 PAIRS[:, ::2, 4:] = 0  # every other pair is shorter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout, label_smoothing", [(0.0, 0.0), (0.3, 0.1)])
 def test_custom_train_step_gives_the_weights_of_stock_fit(
     double_precision, dropout, label_smoothing
@@ -184,12 +185,13 @@ def test_custom_train_step_gives_the_weights_of_stock_fit(
 
 def test_metrics_are_means_over_all_tokens_of_batches_of_any_length(model):
     model = Seq2SeqTransformer.from_config(model.get_config())
-    randomize(model)
+    add_random_noise(model)
     model.compile(run_eagerly=True)
     weights = np.array([1.0, 2.0, 0.5], "float32")
     batches = [(SOURCE, TARGET), (SOURCE[:, :3], np.pad(TARGET[:, :3], [[0, 0], [0, 4]]))]
     shape = tf.TensorSpec((None, None), tf.int32)
     data = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=(shape, shape))
+    data = data.apply(tf.data.experimental.assert_cardinality(len(batches)))
     logs = model.evaluate(data, verbose=0, return_dict=True)
     sums = {0.0: 0.0, 0.1: 0.0}
     for source, target in batches:
@@ -262,6 +264,7 @@ def test_cached_steps_give_the_logits_of_the_whole_sequence(model):
     np.testing.assert_allclose(np.concatenate(all_logits, axis=1), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_greedy_translation_equals_decoding_without_a_cache(model):
     # One source has the maximum length, which is no multiple of 32.
     rng = np.random.default_rng(5)
@@ -292,7 +295,7 @@ def test_beam_search_of_width_1_is_greedy_search(model):
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
 def test_beam_search_over_all_prefixes_finds_the_likeliest_translation(alpha):
     model = build_seq2seq_transformer(11, 4, 8, num_layers=1, d_model=8, num_heads=2, dff=12)
-    randomize(model, 1.0)
+    add_random_noise(model, 1.0)
     sequences = np.array(list(itertools.product(range(4), repeat=3)), "int32")
     decoder_inputs = np.concatenate([np.ones((64, 1), "int32"), sequences[:, :-1]], axis=1)
     tokens = model.translate(SOURCE, beam_width=16, length_penalty=alpha, max_new_tokens=3)
@@ -330,6 +333,7 @@ def translator():
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager_functions")
 def test_trained_model_translates_exactly_before_and_after_loading(translator, tmp_path):
     reversed_words = [word[::-1] for word in WORDS]

@@ -13,6 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom to the top: a module imports modules of the lines above it only.
 LAYERS = """
+version
 validation
 conditioning
 models

@@ -4,6 +4,7 @@ import types
 
 import numpy as np
 import pytest
+from helpers import set_random_weights
 
 from keras_genai import datasets, metrics, pretrained, tasks
 from keras_genai.audio import save_wav
@@ -110,12 +111,13 @@ def test_uniform_model_nll_is_log_vocab_size():
     assert x.shape == (7, 128) and np.array_equal(x[:, 1:], y[:, :-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", [(40, 7), (16, 17), (2, 24)])
 def test_tokens_beyond_the_context_length_are_scored_after_half_a_context(lengths):
     tokenizer = CharacterTokenizer("abcde")
     model = build_gpt2(5, 16, 1, 2, 8, tokenizer=tokenizer)
-    rng = np.random.default_rng(0)
-    model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+    set_random_weights(model, scale=1)
+    rng = np.random.default_rng(1)
     sequences = [rng.integers(5, size=length) for length in lengths]
     nll = 0.0
     for tokens in sequences:
@@ -157,12 +159,12 @@ def test_text_with_too_few_tokens_raises(tmp_path):
         tasks.LanguageModelingTask(vocab_size=300).load(path)
 
 
+@pytest.mark.slow
 def test_fine_tuning_also_evaluates_the_pretrained_model(monkeypatch):
     tokenizer = GPT2Tokenizer.train(datasets.load_books()[0][:5000], 300)
     base, tuned = (build_gpt2(tokenizer.vocab_size, 64, 1, 1, 4, tokenizer=tokenizer) for _ in "ab")
     base.set_weights([0 * w for w in base.get_weights()])
-    rng = np.random.default_rng(0)
-    tuned.set_weights([rng.normal(size=w.shape) for w in tuned.get_weights()])
+    set_random_weights(tuned, scale=1)
     loaded_names = []
     monkeypatch.setattr(pretrained, "load", lambda name: loaded_names.append(name) or base)
     task = tasks.FineTuningTask("alice", base="the-base", window=64)
@@ -186,6 +188,7 @@ def test_fine_tuning_also_evaluates_the_pretrained_model(monkeypatch):
 # Translation.
 
 
+@pytest.mark.slow
 def test_last_thousand_translations_are_held_out():
     data = tasks.TranslationTask(vocab_size=300).load()
     pairs = datasets.load_translations()

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from transformer_reference import randomize
+from helpers import add_random_noise
 
 from keras_genai import attention, seq2seq, transformer
 from keras_genai.transformer import build_transformer
@@ -16,7 +16,7 @@ TOKENS = np.array([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 0, 0, 0, 0], [10, 0, 0, 0, 0
 
 def small_transformer(**config):
     model = build_transformer(11, 6, 20, num_layers=2, d_model=8, num_heads=2, dff=12, **config)
-    randomize(model)
+    add_random_noise(model)
     return model
 
 

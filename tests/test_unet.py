@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import set_random_weights
+from helpers import set_random_weights
 
 from keras_genai.unet import SinusoidalTimeEmbedding, build_unet
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "image_shape, widths, block_depth, num_classes",
     [

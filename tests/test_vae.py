@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import largest_difference
+from helpers import largest_difference
 from keras import ops
 
 from keras_genai.vae import (
@@ -151,6 +151,7 @@ def test_layers_match_each_article(encoder, decoder, widths):
 # Training.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "likelihood, loss", [("bernoulli", reconstruction_loss), ("gaussian", "mse")]
 )
@@ -312,6 +313,7 @@ def test_pixels_below_zero_are_refused_by_both_ways_of_training(digits, likeliho
         custom.fit(digits[0], validation_data=(x,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "x, message",
     [

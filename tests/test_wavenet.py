@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import largest_difference
+from helpers import largest_difference, set_random_weights
 
 from keras_genai import audio, autoregressive
 from keras_genai.autoregressive import GREEDY, Sampler
@@ -14,9 +14,7 @@ from keras_genai.wavenet import build_wavenet, receptive_field
 
 def random_model(num_classes=None, num_blocks=2, layers_per_block=3, quantization_channels=16):
     model = build_wavenet(quantization_channels, num_blocks, layers_per_block, 4, 6, num_classes)
-    rng = np.random.default_rng(0)
-    model.set_weights([rng.normal(scale=0.5, size=w.shape) for w in model.get_weights()])
-    return model
+    return set_random_weights(model, scale=0.5)
 
 
 def random_levels(num_sounds, length, quantization_channels=16):
@@ -24,6 +22,7 @@ def random_levels(num_sounds, length, quantization_channels=16):
     return rng.integers(quantization_channels, size=(num_sounds, length)).astype("int32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "num_blocks, layers_per_block, expected", [(1, 1, 2), (1, 3, 8), (2, 3, 15), (2, 10, 2047)]
 )
@@ -93,6 +92,7 @@ def generate_uncached(model, length, labels, seed, sampler):
     return audio.mu_law_decode(levels[:, 1:], 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sampler, num_classes", [(Sampler(), None), (Sampler(0.7, top_p=0.9), 3), (GREEDY, 3)]
 )
@@ -137,6 +137,7 @@ def test_state_size_does_not_depend_on_the_length():
         assert state_size == 2 * 2046 * 32  # 1 + 2 + … + 512, twice
 
 
+@pytest.mark.slow
 def test_padding_targets_do_not_change_training():
     levels = random_levels(4, 31)
     x, y = levels[:, :-1], levels[:, 1:].copy()
@@ -151,6 +152,7 @@ def test_padding_targets_do_not_change_training():
     assert largest_difference(*results) < 1e-6
 
 
+@pytest.mark.slow
 def test_labels_condition_the_generated_sounds():
     # Three classes of constant level: only the label determines the first sample.
     y = np.repeat([[3], [7], [12]], 20, axis=1)
