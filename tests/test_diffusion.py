@@ -311,7 +311,7 @@ def test_training_in_other_precisions_and_on_other_dtypes(policy, tmp_path):
     keras.config.set_floatx("float64" if policy == "float64" else floatx)
     try:
         model = DDPM(build_unet((4, 4, 1), (4, 8)), NoiseSchedule(num_timesteps=40), seed=0)
-        model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+        model.compile(keras.optimizers.Adam(1e-2), run_eagerly=True)
         x = np.random.default_rng(0).integers(2, size=(32, 4, 4, 1))
         for images in (x.astype(bool), x.astype("uint8"), x.astype("float64")):
             assert np.isfinite(model.fit(images, verbose=0).history["loss"][0])

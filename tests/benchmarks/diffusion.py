@@ -20,6 +20,11 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+# Before TensorFlow: loaded after it, the optimizers of a CUDA build of PyTorch crash.
+import torch._dynamo  # noqa: F401
+
+# isort: split
+
 import keras
 import numpy as np
 

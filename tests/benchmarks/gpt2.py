@@ -24,6 +24,12 @@ import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Before TensorFlow: loaded after it, the optimizers of a CUDA build of PyTorch crash.
+import torch._dynamo  # noqa: F401
+
+# isort: split
+
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras

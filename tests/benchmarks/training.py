@@ -9,13 +9,17 @@ epoch of each is not timed: it compiles.
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import itertools
+# Before TensorFlow: loaded after it, the optimizers of a CUDA build of PyTorch crash.
+import torch._dynamo
+
+# isort: split
 
 import keras
 import tensorflow as tf
