@@ -328,12 +328,12 @@ def test_training_in_other_precisions_and_on_other_dtypes(policy, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("prediction_type", ["noise", "v"])
 def test_training_reconstructs_a_constant_image(prediction_type):
-    x = np.zeros((64, 4, 4, 1), "float32")
+    x = np.zeros((6400, 4, 4, 1), "float32")
     x[:, 1:3, 1:3] = 1
     network, schedule = build_unet((4, 4, 1), (16, 16)), NoiseSchedule(num_timesteps=50)
     model = DDPM(network, schedule, seed=0, prediction_type=prediction_type)
     model.compile(keras.optimizers.Adam(5e-3), jit_compile=False)
-    model.fit(x, batch_size=32, epochs=100, verbose=0)
+    model.fit(x, batch_size=32, verbose=0)  # 200 steps
     for method in ("ddim", "ddpm"):
         samples = model.generate(20, num_steps=25, method=method, seed=0)
         assert np.abs(samples - x[:20]).mean() < 0.1
