@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import add_random_noise
+from keras import ops
 
 from keras_genai.attention import (
     CachedMultiHeadAttention,
@@ -38,6 +39,18 @@ def test_attention_against_numpy(num_heads, cross):
         np.testing.assert_allclose(output, expected, atol=1e-5)
         scores = layer(x, context, mask, return_attention_scores=True)[1]
         np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_fully_masked_row_is_finite_in_every_dtype(dtype):
+    x = np.random.default_rng(0).normal(size=(1, 3, 4)).astype("float32")
+    mask = np.array([[True, False, False], [True, True, False], [False, False, False]])
+    layer = CachedMultiHeadAttention(2, dtype=dtype)
+    output, scores = layer(x, attention_mask=mask, return_attention_scores=True)
+    assert np.all(np.isfinite(np.asarray(ops.cast(output, "float32"))))
+    scores = np.asarray(ops.cast(scores, "float32"))[0]
+    assert np.all(scores[:, :2][:, ~mask[:2]] == 0)
+    np.testing.assert_allclose(scores[:, 2], 1 / 3, atol=1e-2)
 
 
 @pytest.mark.parametrize("norm_first", [False, True])

@@ -105,6 +105,9 @@ def test_beams_keep_the_positions_and_the_conditioning_of_their_prompt(length):
         (dict(max_new_tokens=0), "max_new_tokens: expected a whole number of at least 1, got 0"),
         (dict(max_new_tokens=20), "max_new_tokens: expected at most 16 tokens, .* got 21"),
         (dict(stop_token=4), "stop_token: expected token ids from 0 to 3"),
+        (dict(length_penalty=-0.1), "length_penalty: expected a finite number of at least 0"),
+        (dict(length_penalty=float("nan")), "length_penalty: expected a finite number"),
+        (dict(length_penalty=float("inf")), "length_penalty: expected a finite number"),
     ],
 )
 def test_invalid_arguments_raise(arguments, message):

@@ -449,3 +449,11 @@ IMAGES = np.zeros((2, 4, 4, 1), "float32")
 def test_invalid_images_labels_and_options_raise(conditional_model, method, args, kwargs, message):
     with pytest.raises(ValueError, match=message):
         getattr(conditional_model, method)(*args, **kwargs)
+
+
+@pytest.mark.parametrize("options", [{}, {"labels": 1, "guidance_scale": 2.0}])
+def test_unconditional_prediction_without_dropped_labels_in_training_raises(options):
+    model = random_ddpm(num_classes=3, cond_drop_prob=0)
+    model.generate(1, labels=1, num_steps=1)
+    with pytest.raises(ValueError, match="cond_drop_prob: expected above 0 in training"):
+        model.generate(1, num_steps=1, **options)

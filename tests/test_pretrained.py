@@ -210,3 +210,8 @@ def test_pretrained_sequence_models_beat_the_baselines_of_the_readme():
     assert values["article3-lstm-tang"] < 5.708
     forecast = pretrained.metadata("article3-forecast")
     assert forecast["value"] < 0.410 and forecast["52 steps ahead"] < 0.728
+
+
+def test_exporting_a_folder_without_a_finished_run_raises(tmp_path):
+    with pytest.raises(ValueError, match="expected the folder of a finished run, found none"):
+        recipes.export_weights(tmp_path, tmp_path / "exported")

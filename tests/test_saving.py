@@ -280,3 +280,21 @@ def test_file_of_version_0_1_raises(path):
 
 def test_there_are_files_of_version_0_1():
     assert [path.stem for path in VERSION_0_1] == ["gan", "gpt2", "lstm", "transformer", "vae"]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda **kwargs: VAE(build_encoder(6, (3,), 2), build_decoder(2, (3,), 6), **kwargs),
+        lambda **kwargs: GAN(build_generator(2, (3,), 6), build_discriminator(6, (3,)), **kwargs),
+        lambda **kwargs: DDPM(build_unet((4, 4, 1), (2,)), NoiseSchedule("cosine", 5), **kwargs),
+        lambda **kwargs: build_pixelcnn((3, 3, 1), 2, 2, **kwargs),
+        lambda **kwargs: build_wavenet(4, 1, 2, 2, 2, **kwargs),
+        lambda **kwargs: build_language_model(3, "lstm", 2, 2, **kwargs),
+        lambda **kwargs: build_seq2seq_transformer(5, 5, 4, 1, 4, 2, 4, **kwargs),
+    ],
+)
+def test_unknown_constructor_argument_raises(build):
+    assert build(name="a_name").name == "a_name"
+    with pytest.raises(TypeError, match="unexpected arguments bata"):
+        build(bata=2.0)
