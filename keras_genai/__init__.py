@@ -7,9 +7,15 @@ Each family is a module: `vae`, `gan`, `cnn`, `rnn`, `transformer`, `gpt2`, `pix
     model = vae.VAE(vae.build_encoder(), vae.build_decoder())
 """
 
-from keras_genai.version import __version__
+import os
+import sys
+
+from keras_genai.version import __version__, check_backend
 
 __all__ = ["__version__", "load_model"]
+
+_keras = sys.modules.get("keras")  # its backend is final once it has been imported
+check_backend(_keras.config.backend() if _keras else os.environ.get("KERAS_BACKEND"))
 
 
 def load_model(path):

@@ -21,6 +21,15 @@ from keras_genai import (  # noqa: F401
 )
 from keras_genai.models import VERSION_KEY
 
+# Arguments that layers and initializers have had since Keras 3.9 or later, with their defaults.
+LATER_ARGUMENTS = {
+    "input_axes": None,
+    "output_axes": None,
+    "quantization_config": None,
+    "sliding_window": None,
+    "use_gate": False,
+}
+
 
 class OldVersionError(ValueError):
     """A file of a version whose classes and arguments had other names."""
@@ -60,8 +69,26 @@ def _check_version(path, config: dict) -> None:
 
 
 def serialize_architecture(model) -> dict:
-    """Return the architecture and compile configuration of a model as a JSON-serializable dict."""
-    return keras.saving.serialize_keras_object(model)
+    """Return the architecture and compile configuration of a model as a JSON-serializable dict.
+
+    What Keras 3.8 would refuse is left out: defaults of `LATER_ARGUMENTS`, and names of operations.
+    """
+    return _drop_later_arguments(keras.saving.serialize_keras_object(model))
+
+
+def _drop_later_arguments(config):
+    if isinstance(config, list):
+        return [_drop_later_arguments(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    config = {
+        key: _drop_later_arguments(value)
+        for key, value in config.items()
+        if key not in LATER_ARGUMENTS or value != LATER_ARGUMENTS[key]
+    }
+    if str(config.get("module")).startswith("keras.src.ops."):
+        config["config"].pop("name", None)  # the graph has it beside the configuration
+    return config
 
 
 def restore_model(architecture: dict, weights_path) -> keras.Model:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -43,6 +44,34 @@ def cnn():
 
 def test_names_of_pretrained_models():
     assert pretrained.names() == PRETRAINED
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_architectures_have_no_arguments_that_keras_3_8_refuses(name):
+    later = {"quantization_config", "input_axes", "output_axes", "sliding_window", "use_gate"}
+    pending = [pretrained.metadata(name)["model"]]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, list):
+            pending += item
+        if isinstance(item, dict):
+            assert not later & set(item)
+            if "keras.src.ops" in str(item.get("module")):
+                assert "name" not in item["config"]
+            pending += item.values()
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_all_weights_are_loaded(name):
+    stored = set()
+
+    def add(_, item):
+        if isinstance(item, h5py.Dataset):
+            stored.add(np.asarray(item, "float32").tobytes())
+
+    with h5py.File(pretrained.weights_path(datasets.data_dir() / "weights", name)) as file:
+        file.visititems(add)
+    assert all(weight.tobytes() in stored for weight in pretrained.load(name).get_weights())
 
 
 @pytest.mark.slow

@@ -194,6 +194,33 @@ def test_models_are_restored_from_architecture_and_weights(tmp_path, num_classes
         assert difference < 1e-6, name
 
 
+@keras.saving.register_keras_serializable("tests")
+class GatedLayer(keras.layers.Layer):
+    """A layer with an argument that Keras added after 3.8."""
+
+    def __init__(self, use_gate, **kwargs):
+        super().__init__(**kwargs)
+        self.use_gate = use_gate
+
+    def call(self, x):
+        return x
+
+    def get_config(self):
+        return {**super().get_config(), "use_gate": self.use_gate}
+
+
+@pytest.mark.parametrize("use_gate", [True, False])
+def test_architecture_leaves_out_the_defaults_that_keras_3_8_refuses(use_gate):
+    x = keras.Input((4,))
+    y = GatedLayer(use_gate)(keras.layers.Dense(4)(x))
+    model = keras.Model(x, y / keras.ops.std(y, axis=-1, keepdims=True))
+    _, dense, gated, std, divide = saving.serialize_architecture(model)["config"]["layers"]
+    assert set(dense["config"]["kernel_initializer"]["config"]) == {"seed"}
+    assert "units" in dense["config"] and "quantization_config" not in dense["config"]
+    assert gated["config"].get("use_gate") == (True if use_gate else None)
+    assert std["config"] == {"axis": -1, "keepdims": True} and divide["config"] == {}
+
+
 def test_constructor_and_compile_arguments_are_saved(tmp_path):
     model = VAE(build_encoder(8, (4,), 2), build_decoder(2, (4,), 8), 2.0, "gaussian", seed=7)
     model.save(tmp_path / "vae.keras")
