@@ -1,4 +1,4 @@
-"""Layers of the Transformer (Vaswani et al. 2017): positions, attention, encoder, decoder.
+"""Layers of the Transformer (Vaswani et al. 2017): attention, encoder, decoder.
 
 Attention averages values, weighted by the similarity of queries and keys (equation 1):
 
@@ -18,108 +18,19 @@ Corrected from article 3, section 3:
   prompt, but not for generation token by token, which the third paragraph describes as iterative.
 - The first paragraph computes relations between elements directly, not in order, and mentions no
   positions. Attention without a causal mask is permutation-equivariant: it ignores the order of its
-  input. `PositionalEmbedding` adds the positions.
+  input. `embeddings.PositionalEmbedding` adds the positions.
 """
 
 import keras
-import numpy as np
 from keras import layers, ops
 
-from keras_genai.models import Dropout
+from keras_genai.layer_state import LayerStateMixin
+from keras_genai.random_state import Dropout
 from keras_genai.validation import check_size, check_sizes
 
-PAD_TOKEN_ID = 0
-
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class PositionalEmbedding(layers.Layer):
-    """Token embedding plus sinusoidal positional encoding.
-
-    Maps tokens `(batch, n)` to vectors `(batch, n, d_model)`. The embedding is multiplied by
-    `sqrt(d_model)`, which gives it variance 1 (Vaswani et al. 2017, section 3.4), then the encoding
-    is added (section 3.5).
-    The mask of the output, False at padding, is passed on to the layers that follow.
-
-    Args:
-        vocab_size: Int. Number of tokens in the vocabulary.
-        max_seq_length: Int. Length of the longest sequence.
-        d_model: Int, even. Model dimension, the size of the vector of each token.
-        add_positions: Bool. Whether to add the positional encoding. Without it, only a causal mask
-            carries information about the order. Defaults to `True`.
-    """
-
-    def __init__(self, vocab_size, max_seq_length, d_model, add_positions=True, **kwargs):
-        super().__init__(**kwargs)
-        vocab_size, max_seq_length, d_model = check_sizes(
-            vocab_size=vocab_size, max_seq_length=max_seq_length, d_model=d_model
-        )
-        if d_model % 2:
-            raise ValueError(f"d_model: expected an even number, got {d_model}.")
-        self.vocab_size, self.max_seq_length, self.d_model = vocab_size, max_seq_length, d_model
-        self.add_positions = add_positions
-        self.supports_masking = True
-        self.embedding = layers.Embedding(
-            vocab_size, d_model, keras.initializers.RandomNormal(stddev=d_model**-0.5)
-        )
-        self.encoding = positional_encoding(max_seq_length, d_model)
-
-    def build(self, input_shape):
-        self.embedding.build(input_shape)
-
-    def call(self, tokens, position=0):
-        """Embed tokens `(batch, n)`, the first of which is at `position`."""
-        x = self.embedding(tokens) * self.d_model**0.5  # (batch, n, d_model)
-        if not self.add_positions:
-            return x
-        positions = positions_from(position, ops.shape(tokens)[1], self.max_seq_length)
-        return x + ops.take(ops.cast(self.encoding, x.dtype), positions, axis=0)
-
-    def compute_mask(self, tokens, mask=None):
-        return ops.not_equal(tokens, PAD_TOKEN_ID)
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape, self.d_model)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "vocab_size": self.vocab_size,
-            "max_seq_length": self.max_seq_length,
-            "d_model": self.d_model,
-            "add_positions": self.add_positions,
-        }
-
-
-def positions_from(position, length, max_length: int):
-    """Return the positions `position`, `position + 1`, … as an int tensor `(length,)`.
-
-    Raises:
-        ValueError: if the last position exceeds `max_length - 1`, for Python integers. Tensors are
-            checked by the gather that follows, except under XLA, which clamps them.
-    """
-    if isinstance(position, int) and isinstance(length, int) and position + length > max_length:
-        raise ValueError(
-            f"tokens: expected at most {max_length}, as many as the model can take, "
-            f"got {position + length}."
-        )
-    return position + ops.arange(length)
-
-
-def positional_encoding(length: int, d_model: int) -> np.ndarray:
-    """Return the sinusoidal encoding of positions 0 to `length - 1`, `(length, d_model)`.
-
-    Vaswani et al. 2017, section 3.5, whose columns have wavelengths from 2 pi to 10000 * 2 pi:
-
-        PE(pos, 2i)     = sin(pos / 10000^(2i / d_model))
-        PE(pos, 2i + 1) = cos(pos / 10000^(2i / d_model))
-    """
-    frequencies = 10000.0 ** (-np.arange(0, d_model, 2) / d_model)
-    angles = np.arange(length)[:, None] * frequencies  # (length, d_model / 2)
-    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, d_model)
-
-
-@keras.saving.register_keras_serializable(package="keras_genai")
-class CachedMultiHeadAttention(layers.Layer):
+class CachedMultiHeadAttention(LayerStateMixin, layers.Layer):
     """Multi-head attention (Vaswani et al. 2017, section 3.2.2) with cacheable keys and values.
 
         MultiHead(x, context) = Concat(head_1, …, head_h) W_O
@@ -140,7 +51,7 @@ class CachedMultiHeadAttention(layers.Layer):
         super().__init__(**kwargs)
         self.num_heads = check_size("num_heads", num_heads)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, dtype=self.dtype_policy)
         self.supports_masking = True
 
     def build(self, x_shape):
@@ -153,7 +64,12 @@ class CachedMultiHeadAttention(layers.Layer):
         # One Dense layer per projection holds the kernels of all heads side by side. Each has its
         # own copy of the initializer, which would return the same kernel when called again.
         self.query, self.key, self.value, self.output_dense = (
-            layers.Dense(d_model, kernel_initializer=self.kernel_initializer.clone(), name=name)
+            layers.Dense(
+                d_model,
+                kernel_initializer=self.kernel_initializer.clone(),
+                dtype=self.dtype_policy,
+                name=name,
+            )
             for name in ("query", "key", "value", "output_dense")
         )
         for dense in (self.query, self.key, self.value, self.output_dense):
@@ -236,7 +152,7 @@ def update_cache(cache, key_value, position):
     )
 
 
-class _TransformerLayer(layers.Layer):
+class _TransformerLayer(LayerStateMixin, layers.Layer):
     """Base of encoder and decoder layers: self-attention, and a position-wise feed-forward network.
 
     Each is a sublayer with a residual connection and layer normalization (Vaswani et al. 2017,
@@ -267,20 +183,31 @@ class _TransformerLayer(layers.Layer):
             dff, self.activation, "feedforward_intermediate_dense"
         )
         self.feedforward_layer_norm = self._layer_norm("feedforward_layer_norm")
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, dtype=self.dtype_policy)
         self.supports_masking = True
 
     def _attention(self, name):
         return CachedMultiHeadAttention(
-            self.num_heads, self.attention_dropout, self.kernel_initializer.clone(), name=name
+            self.num_heads,
+            self.attention_dropout,
+            self.kernel_initializer.clone(),
+            dtype=self.dtype_policy,
+            name=name,
         )
 
     def _dense(self, units, activation, name):
-        kernel_initializer = self.kernel_initializer.clone()
-        return layers.Dense(units, activation, kernel_initializer=kernel_initializer, name=name)
+        return layers.Dense(
+            units,
+            activation,
+            kernel_initializer=self.kernel_initializer.clone(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
 
     def _layer_norm(self, name):
-        return layers.LayerNormalization(epsilon=self.layer_norm_epsilon, name=name)
+        return layers.LayerNormalization(
+            epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name=name
+        )
 
     def build(self, x_shape):
         self.feedforward_output_dense = self._dense(x_shape[-1], None, "feedforward_output_dense")

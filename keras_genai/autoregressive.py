@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from keras_genai.random_state import random_generator
 from keras_genai.validation import check_size, check_tokens
 
 MAX_SCORING_BLOCK = 512  # tokens per call of `log_prob`, which bounds the memory of the logits
@@ -156,6 +157,7 @@ def generate(
         sampler: `Sampler`. Sampling options; `GREEDY` takes the likeliest token. Defaults to
             `Sampler()`.
         seed: Int or `None`. Seed of the random numbers; the same seed gives the same tokens.
+            Without one, `keras.utils.set_random_seed` governs them.
         conditioning: Tensors `(batch, …)` that the model is conditioned on, or `None`.
         stop_token: Int or `None`. Token id that ends a sequence.
 
@@ -281,9 +283,7 @@ class _Decoding:
             row[: len(sequence)] = sequence
         uniform = np.zeros((max_length, len(prompts)), "float32")
         num_steps = self.stop - self.start
-        uniform[:num_steps] = np.random.default_rng(seed).random(
-            (num_steps, len(prompts)), "float32"
-        )
+        uniform[:num_steps] = random_generator(seed).random((num_steps, len(prompts)), "float32")
         self.tokens, self.uniform = tf.constant(tokens), tf.constant(uniform)
         self.finished = tf.zeros(len(prompts), bool)
 

@@ -36,14 +36,29 @@ class SampleGrid(keras.callbacks.Callback):
         self.path, self.num_images, self.labels, self.seed = path, num_images, labels, seed
         self.columns = columns
 
-    def on_epoch_end(self, epoch, logs=None):
-        images = self.model.generate(self.num_images, labels=self.labels, seed=self.seed)
-        figure = plot_images(images, self.columns)
+    def on_train_begin(self, logs=None):
+        if not hasattr(self.model, "generate"):
+            raise ValueError(
+                f"model: expected a model with `generate`, such as a VAE, got a "
+                f"{type(self.model).__name__}."
+            )
+        # Labels, image shape and path that do not fit would otherwise fail after a whole epoch.
+        self._plot()
         if self.path is not None:
-            path = pathlib.Path(self.path)
-            path = path.with_name(path.name.format(epoch=epoch + 1))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path)
+            self._epoch_path(1).parent.mkdir(parents=True, exist_ok=True)
+
+    def _plot(self):
+        images = self.model.generate(self.num_images, labels=self.labels, seed=self.seed)
+        return plot_images(images, self.columns)
+
+    def _epoch_path(self, epoch):
+        path = pathlib.Path(self.path)
+        return path.with_name(path.name.format(epoch=epoch))
+
+    def on_epoch_end(self, epoch, logs=None):
+        figure = self._plot()
+        if self.path is not None:
+            figure.savefig(self._epoch_path(epoch + 1))
         if "ipykernel" in sys.modules:
             from IPython.display import Image, display
 
@@ -57,7 +72,8 @@ class AtomicModelCheckpoint(keras.callbacks.Callback):
 
     An interruption at any moment leaves a complete file. `keras.callbacks.BackupAndRestore`
     overwrites its weights and its epoch number one after the other: an interruption between the two
-    repeats an epoch, and one during the second makes both unreadable.
+    repeats an epoch, and one during the second makes both unreadable. The folder of the file is
+    created before training.
 
     Args:
         path: String or path of the `.keras` file.
@@ -66,6 +82,9 @@ class AtomicModelCheckpoint(keras.callbacks.Callback):
     def __init__(self, path):
         super().__init__()
         self.path = pathlib.Path(path)
+
+    def on_train_begin(self, logs=None):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def on_epoch_end(self, epoch, logs=None):
         unfinished = self.path.with_name(f"unfinished-{self.path.name}")

@@ -55,5 +55,5 @@ def build_cnn(image_shape=(28, 28, 1), num_classes=10) -> keras.Model:
         x = layers.MaxPooling2D(2)(x)
     x = layers.Flatten()(x)
     x = layers.Dense(128, activation="relu")(x)
-    logits = layers.Dense(num_classes, name="logits")(x)
+    logits = layers.Dense(num_classes, dtype=keras.config.floatx(), name="logits")(x)
     return ImageModel(image, logits, name="cnn")

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_genai.random_state import random_generator
 from keras_genai.validation import check_labels, check_size
 
 
@@ -57,9 +58,11 @@ def pack_inputs(x, labels=None):
 
 def predict_arrays(network: keras.Model, x, labels=None):
     """Return the outputs of a network for x and validated labels, as NumPy arrays."""
-    x = np.asarray(x, keras.config.floatx())
+    floatx = keras.config.floatx()
+    x = np.asarray(x, floatx)
     labels = check_labels(labels, count_classes(network), len(x))
-    return keras.tree.map_structure(np.asarray, network(pack_inputs(x, labels)))
+    outputs = network(pack_inputs(x, labels))
+    return keras.tree.map_structure(lambda y: np.asarray(ops.cast(y, floatx)), outputs)
 
 
 def count_classes(model: keras.Model) -> int | None:
@@ -72,10 +75,62 @@ def count_classes(model: keras.Model) -> int | None:
     return None
 
 
-def sample_prior(num_samples: int, latent_dim: int, seed: int | None) -> np.ndarray:
-    """Sample z ~ N(0, I), float32 `(num_samples, latent_dim)`.
+def check_network(name: str, network, inputs: tuple, outputs: tuple) -> None:
+    """Raise ValueError unless a network is a graph with certain inputs and outputs.
+
+    Args:
+        name: String. Name of the argument for the error message.
+        network: The argument.
+        inputs: Tuple of strings. Names of the expected inputs. A conditional network has one more,
+            the labels.
+        outputs: Tuple of strings. Names of the expected outputs.
+    """
+    try:
+        num_inputs, num_outputs = len(network.inputs), len(network.outputs)
+    except (AttributeError, ValueError, TypeError):  # a subclassed or an unbuilt model
+        raise ValueError(
+            f"{name}: expected a functional keras.Model, or a Sequential with an Input, got a "
+            f"{type(network).__name__} without known inputs and outputs."
+        ) from None
+    if num_inputs not in (len(inputs), len(inputs) + 1):
+        raise ValueError(
+            f"{name}: expected inputs {', '.join(inputs)} and, if conditional, labels, got "
+            f"{num_inputs} inputs."
+        )
+    if num_inputs > len(inputs) and count_classes(network) is None:
+        raise ValueError(
+            f"{name}: expected labels that a conditioning.OneHot layer encodes, which has their "
+            f"number, got {num_inputs} inputs without such a layer."
+        )
+    if num_outputs != len(outputs):
+        raise ValueError(
+            f"{name}: expected outputs {', '.join(outputs)}, got {num_outputs} outputs. "
+            "keras.Model(network.inputs, network.outputs[:n]) has the first n only."
+        )
+
+
+def check_probabilities(name: str, network: keras.Model) -> None:
+    """Raise ValueError if the last layer of a network is known to return no probabilities."""
+    operations = getattr(network, "operations", network.layers)
+    shape_layers = (layers.Reshape, layers.Flatten)
+    last = next(op for op in reversed(operations) if not isinstance(op, shape_layers))
+    if isinstance(last, keras.Model):
+        check_probabilities(name, last)
+        return
+    probabilities = (keras.activations.sigmoid, keras.activations.hard_sigmoid)
+    activation = getattr(last, "activation", probabilities[0])
+    if activation not in probabilities:
+        raise ValueError(
+            f"{name}: expected probabilities, the output of a sigmoid, got the activation "
+            f"{getattr(activation, '__name__', activation)!r} of the layer {last.name}. Append "
+            "layers.Activation('sigmoid') to a network of logits."
+        )
+
+
+def sample_prior(num_samples: int, shape, seed: int | None) -> np.ndarray:
+    """Sample z ~ N(0, I), float32 `(num_samples, *shape)`.
 
     The generator is NumPy's own, so that sampling does not change the state of training.
     """
     check_size("num_samples", num_samples)
-    return np.random.default_rng(seed).standard_normal((num_samples, latent_dim), dtype="float32")
+    return random_generator(seed).standard_normal((num_samples, *shape), dtype="float32")

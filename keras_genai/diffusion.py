@@ -23,21 +23,19 @@ is right:
   its reweighted form, the error of the predicted noise.
 """
 
+import contextlib
 import functools
+import zlib
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_genai.conditioning import count_classes
-from keras_genai.models import (
-    CustomLossMixin,
-    GenerativeImageModel,
-    NestedConfigMixin,
-    SeedStateMixin,
-)
+from keras_genai.conditioning import check_network, count_classes
+from keras_genai.models import ConfigMixin, CustomLossMixin, GenerativeImageModel
 from keras_genai.noise_schedule import NoiseSchedule, ddim_step, ddpm_step
+from keras_genai.random_state import SeedStateMixin, random_generator
 from keras_genai.unet import SinusoidalTimeEmbedding, build_unet
 from keras_genai.validation import (
     check_choice,
@@ -62,12 +60,12 @@ SAMPLING_BATCH_SIZE = 64
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class DDPM(SeedStateMixin, NestedConfigMixin, CustomLossMixin, GenerativeImageModel):
+class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
     """A diffusion model with its own `train_step` (Ho et al. 2020, Algorithm 1).
 
-    Metric: `loss`, the mean squared error of the predicted noise or velocity. `evaluate` and
-    `generate` use `ema_network`, whose weights are an exponential moving average; `evaluate`
-    samples new timesteps and noise at each call.
+    Metric: `loss`, the mean squared error of the predicted noise or velocity; the metrics of
+    `compile` compare the two. `evaluate` and `generate` use `ema_network`, whose weights are an
+    exponential moving average; `evaluate` samples new timesteps and noise at each call.
 
     Args:
         network: `keras.Model` from `build_unet`. With `num_classes`, the model is trained by
@@ -106,10 +104,11 @@ class DDPM(SeedStateMixin, NestedConfigMixin, CustomLossMixin, GenerativeImageMo
         name="ddpm",
         **kwargs,
     ):
+        check_network("network", network, ("x_t", "t"), ("noise",))
         input_shape, output_shape = network.inputs[0].shape, network.outputs[0].shape
-        if len(network.inputs) not in (2, 3) or len(input_shape) != 4:
+        if len(input_shape) != 4:
             raise ValueError(
-                "network: expected inputs of images, timesteps and, if conditional, labels."
+                f"network: expected images (batch, height, width, channels), got {input_shape}."
             )
         if output_shape != input_shape:
             raise ValueError(
@@ -129,7 +128,10 @@ class DDPM(SeedStateMixin, NestedConfigMixin, CustomLossMixin, GenerativeImageMo
         self.ema_network = keras.models.clone_model(network)
         self.ema_network.set_weights(network.get_weights())
         self.ema_network.trainable = False
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        if not any(layer is self.ema_network for layer in self._layers):  # older Keras
+            self._layers = [*self._layers, self.ema_network]
+        self.create_seed_generators(seed)
+        self._checksum, self._in_training = self._get_checksum(), False
         self.loss_tracker = keras.metrics.Mean(name="loss")
         signature = [tf.TensorSpec((None, *input_shape[1:])), tf.TensorSpec((None,), tf.int32)]
         signature += [tf.TensorSpec((None,), tf.int32)] * (len(network.inputs) - 2)
@@ -138,19 +140,14 @@ class DDPM(SeedStateMixin, NestedConfigMixin, CustomLossMixin, GenerativeImageMo
             input_signature=signature,
         )
 
-    @property
-    def metrics(self):
-        return [self.loss_tracker]
-
     def compute_loss_and_logs(self, data, training):
         """Return the scalar loss of a batch and a dict of metric results."""
-        x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = ops.cast(x, keras.config.floatx())
-        t, noise = self.sample_timesteps_and_noise(x)
+        x, labels, sample_weight = self.unpack(data)
+        t, noise = self.sample_timesteps_and_noise(x, training)
         if training and labels is not None:
             uniform = keras.random.uniform(ops.shape(labels), seed=self.seed_generator)
             dropped = uniform < self.cond_drop_prob
-            labels = ops.where(dropped, NULL_LABEL, ops.cast(labels, "int32"))
+            labels = ops.where(dropped, NULL_LABEL, labels)
         x_0 = 2 * x - 1  # [0, 1] to [-1, 1]
         x_t = self.schedule.add_noise(x_0, t, noise)
         target = noise
@@ -161,11 +158,11 @@ class DDPM(SeedStateMixin, NestedConfigMixin, CustomLossMixin, GenerativeImageMo
         predicted = network(_pack_inputs(x_t, t, labels), training=training)
         predicted = ops.cast(predicted, target.dtype)
         losses = ops.mean(ops.square(predicted - target), axis=(1, 2, 3))  # (batch,)
-        return self.reduce_and_log(losses, sample_weight)
+        return self.reduce_and_log(losses, sample_weight, target, predicted, network.losses)
 
-    def sample_timesteps_and_noise(self, x):
-        """Sample t `(batch,)`, int32, and standard normal noise of x's shape for training."""
-        generator, batch_shape = self.seed_generator, ops.shape(x)[:1]
+    def sample_timesteps_and_noise(self, x, training=True):
+        """Sample t `(batch,)`, int32, and standard normal noise of x's shape."""
+        generator, batch_shape = self.get_seed_generator(training), ops.shape(x)[:1]
         t = keras.random.randint(batch_shape, 0, self.schedule.num_timesteps, seed=generator)
         return t, keras.random.normal(ops.shape(x), dtype=x.dtype, seed=generator)
 
@@ -173,8 +170,8 @@ class DDPM(SeedStateMixin, NestedConfigMixin, CustomLossMixin, GenerativeImageMo
         with tf.GradientTape() as tape:
             loss, logs = self.compute_loss_and_logs(data, training=True)
             loss = self.optimizer.scale_loss(loss)  # no effect without a LossScaleOptimizer
-        gradients = tape.gradient(loss, self.trainable_weights)
-        self.optimizer.apply(gradients, self.trainable_weights)
+        weights = self.network.trainable_weights
+        self.optimizer.apply(tape.gradient(loss, weights), weights)
 
         steps = ops.cast(self.optimizer.iterations, "float32")
         # Smaller in the first steps, so that the random initial weights leave the average.
@@ -182,6 +179,65 @@ class DDPM(SeedStateMixin, NestedConfigMixin, CustomLossMixin, GenerativeImageMo
         for average, weight in zip(self.ema_network.weights, self.network.weights, strict=True):
             average.assign(weight + ops.cast(momentum, weight.dtype) * (average - weight))
         return logs
+
+    # The average follows the weights in training. Weights that are set in another way, such as by
+    # `network.load_weights`, are other weights: their average starts anew.
+
+    def _get_checksum(self) -> int:
+        checksum = 0
+        for weight in self.network.get_weights():
+            checksum = zlib.crc32(weight.tobytes(), checksum)
+        return checksum
+
+    def _restart_average_if_replaced(self):
+        if self._in_training:
+            return
+        checksum = self._get_checksum()
+        if self._checksum not in (None, checksum):
+            self.ema_network.set_weights(self.network.get_weights())
+        self._checksum = checksum
+
+    @contextlib.contextmanager
+    def _training(self):
+        self._restart_average_if_replaced()
+        self._in_training = True
+        try:
+            yield
+        finally:
+            self._in_training, self._checksum = False, self._get_checksum()
+
+    def fit(self, *args, **kwargs):
+        with self._training():
+            return super().fit(*args, **kwargs)
+
+    def train_on_batch(self, *args, **kwargs):
+        with self._training():
+            return super().train_on_batch(*args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        self._restart_average_if_replaced()
+        return super().evaluate(*args, **kwargs)
+
+    def set_weights(self, weights):
+        super().set_weights(weights)  # of both networks
+        self._checksum = self._get_checksum()
+
+    def load_weights(self, *args, **kwargs):
+        super().load_weights(*args, **kwargs)  # of both networks
+        self._checksum = self._get_checksum()
+
+    def quantize(self, *args, **kwargs):
+        super().quantize(*args, **kwargs)  # both networks
+        self._checksum = self._get_checksum()
+
+    def save_own_variables(self, store):
+        self._restart_average_if_replaced()  # before Keras saves the networks
+        super().save_own_variables(store)
+        store["checksum"] = np.array(self._checksum, "int64")
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)  # before Keras loads the networks
+        self._checksum = int(store["checksum"][()]) if "checksum" in store.keys() else None  # noqa: SIM118
 
     def add_noise(self, x, t, seed=None) -> np.ndarray:
         """Apply the forward process to images.
@@ -206,7 +262,7 @@ class DDPM(SeedStateMixin, NestedConfigMixin, CustomLossMixin, GenerativeImageMo
             )
         t = np.broadcast_to(t, len(x))
         check_range("t", t, self.schedule.num_timesteps)
-        noise = np.random.default_rng(seed).standard_normal(x.shape, dtype="float32")
+        noise = random_generator(seed).standard_normal(x.shape, dtype="float32")
         return np.asarray(self.schedule.add_noise(2 * x - 1, t, noise) + 1) / 2
 
     def generate(
@@ -287,6 +343,7 @@ class DDPM(SeedStateMixin, NestedConfigMixin, CustomLossMixin, GenerativeImageMo
         Raises:
             ValueError: as `generate`, and for more frames than steps.
         """
+        self._restart_average_if_replaced()
         num_samples = check_size("num_samples", num_samples)
         if labels is not None:
             labels = check_labels(labels, self.num_classes, num_samples)
@@ -299,7 +356,7 @@ class DDPM(SeedStateMixin, NestedConfigMixin, CustomLossMixin, GenerativeImageMo
             )
         step = _step_function(method, eta)
 
-        rng = np.random.default_rng(seed)
+        rng = random_generator(seed)
         kept_steps = np.round(np.linspace(0, num_steps, num_frames + 1)).astype(int)
         frames = np.empty((num_frames + 1, num_samples, *self.image_shape), "float32")
         for start in range(0, num_samples, SAMPLING_BATCH_SIZE):
@@ -369,7 +426,7 @@ class DDPM(SeedStateMixin, NestedConfigMixin, CustomLossMixin, GenerativeImageMo
 
     def get_config(self):
         return {
-            "name": self.name,
+            **super().get_config(),
             "network": keras.saving.serialize_keras_object(self.network),
             "schedule": keras.saving.serialize_keras_object(self.schedule),
             "seed": self.seed,

@@ -20,9 +20,9 @@ Corrected from the articles:
   2.15 the discriminator is trained. On Keras 3 it is silently wrong: the flag is read when a
   training step is first traced, and the weights never move; one UserWarning ("The model does not
   have any trainable weights") is the only sign. A discriminator that was
-  trained before it was frozen still skips batches of a new size. Here the flag is set before every
-  step, on newly compiled models, and left at `True`: the discriminator can be trained further and
-  saved, even after the article's own loop.
+  trained before it was frozen still skips batches of a new size. Here it is frozen in the
+  generator's step only, on newly compiled models; then each layer has its own flag again. It can be
+  trained further and saved, even after the article's own loop.
 - Article 1, "训练 GAN": one "epoch" is one batch. Here an epoch is one pass over the images.
 - Article 2, section 4.1: `generator.input` in `build_gan` raises AttributeError on Keras 3. The
   targets of `gan.fit` have the shape of the noise, a ValueError on Keras 2 and 3. With both fixed,
@@ -42,7 +42,15 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from keras_genai.adversarial import (
+    OptimizerPair,
+    add_losses,
+    build_two_batch_model,
+    losses_of_call,
+)
 from keras_genai.conditioning import (
+    check_network,
+    check_probabilities,
     concat_labels,
     count_classes,
     label_input,
@@ -50,7 +58,9 @@ from keras_genai.conditioning import (
     predict_arrays,
     sample_prior,
 )
-from keras_genai.models import GenerativeImageModel, NestedConfigMixin, SeedStateMixin
+from keras_genai.layer_state import frozen
+from keras_genai.models import ConfigMixin, CustomLossMixin, GenerativeImageModel
+from keras_genai.random_state import SeedStateMixin, random_generator
 from keras_genai.validation import check_choice, check_labels, check_same, check_sizes
 
 
@@ -92,9 +102,10 @@ def build_generator(
     x = concat_labels(noise, labels, num_classes)
     for units in hidden_dims:
         x = _dense(x, units, activation, initializer)
-    x = _dense(x, output_dim, output_activation, initializer)
+    dtype = keras.config.floatx()  # of the output, also under mixed precision
+    x = _dense(x, output_dim, output_activation, initializer, dtype=dtype)
     if output_activation == "tanh":
-        x = layers.Rescaling(0.5, offset=0.5)(x)  # [-1, 1] to [0, 1]
+        x = layers.Rescaling(0.5, offset=0.5, dtype=dtype)(x)  # [-1, 1] to [0, 1]
     return keras.Model(pack_inputs(noise, labels), x, name="generator")
 
 
@@ -131,23 +142,23 @@ def build_discriminator(
     x = concat_labels(x, labels, num_classes)
     for units in hidden_dims:
         x = _dense(x, units, activation, initializer)
-    probability = _dense(x, 1, "sigmoid", initializer)
+    probability = _dense(x, 1, "sigmoid", initializer, dtype=keras.config.floatx())
     return keras.Model(pack_inputs(image, labels), probability, name="discriminator")
 
 
-def _dense(x, units, activation, initializer):
+def _dense(x, units, activation, initializer, **options):
     check_choice("initializer", initializer, ("pytorch", "glorot"))
-    if initializer == "glorot":
-        return layers.Dense(units, activation)(x)
-    bound = x.shape[-1] ** -0.5
-    kernel, bias = (keras.initializers.RandomUniform(-bound, bound) for _ in range(2))
-    return layers.Dense(units, activation, kernel_initializer=kernel, bias_initializer=bias)(x)
+    if initializer == "pytorch":
+        bound = x.shape[-1] ** -0.5
+        for name in ("kernel_initializer", "bias_initializer"):
+            options[name] = keras.initializers.RandomUniform(-bound, bound)
+    return layers.Dense(units, activation, **options)(x)
 
 
 def build_gan(generator, discriminator) -> keras.Model:
     """Connect both networks to the combined model that trains the generator (article 1).
 
-    This sets `discriminator.trainable = False`; `train_gan` sets it before every step.
+    This sets `discriminator.trainable = False`, as the article does.
 
     Args:
         generator, discriminator: See `GAN`.
@@ -175,8 +186,8 @@ def train_gan(
         batch_size: Int. Real images per step; the last batch may be smaller. Defaults to `64`.
         generator_optimizer, discriminator_optimizer: See `GAN.compile`.
         seed: Int or `None`. Seed of the noise and of the order of the images. Defaults to `None`.
-        shuffle, callbacks, verbose: See `keras.Model.fit`. The `model` of the callbacks is a `GAN`
-            of both networks.
+        shuffle, callbacks, verbose: See `keras.Model.fit`. The `model` of the callbacks is a
+            compiled `GAN` of both networks.
 
     Returns:
         A `keras.callbacks.History` of `discriminator_loss` and `generator_loss` per epoch.
@@ -191,22 +202,25 @@ def train_gan(
     labels = check_labels(labels, model.num_classes, len(x))
 
     # Compiling discards the traces of any earlier training of the networks.
-    combined = build_gan(generator, discriminator)
-    combined.compile(_get_optimizer(generator_optimizer), "binary_crossentropy")
-    discriminator_model = discriminator if joint_batch else _build_two_batch_model(discriminator)
-    discriminator_model.compile(_get_optimizer(discriminator_optimizer), "binary_crossentropy")
+    model.compile(generator_optimizer, discriminator_optimizer)
+    with frozen(discriminator):
+        combined = build_gan(generator, discriminator)
+        combined.compile(model.generator_optimizer, "binary_crossentropy")
+    discriminator_model = discriminator if joint_batch else build_two_batch_model(discriminator)
+    discriminator_model.compile(model.discriminator_optimizer, "binary_crossentropy")
 
     steps = -(-len(x) // batch_size)
-    rng = np.random.default_rng(seed)
+    order_seed = int(random_generator(seed).integers(2**31))
     callbacks = keras.callbacks.CallbackList(
         callbacks, add_history=True, add_progbar=verbose > 0, model=model,
         verbose=verbose, epochs=epochs, steps=steps,
     )  # fmt: skip
-    model.stop_training = False
-    callbacks.on_train_begin()
-    for epoch in range(epochs):
+    model.stop_training, logs = False, {}
+    callbacks.on_train_begin()  # may restore a backup and its epoch, like those of `fit`
+    for epoch in range(model._initial_epoch or 0, epochs):
         callbacks.on_epoch_begin(epoch)
         model.reset_metrics()
+        rng = np.random.default_rng((order_seed, epoch))
         order = rng.permutation(len(x)) if shuffle else np.arange(len(x))
         for step in range(steps):
             indices = order[step * batch_size : (step + 1) * batch_size]
@@ -216,7 +230,6 @@ def train_gan(
             ones, zeros = np.ones((len(real), 1)), np.zeros((len(real), 1))
 
             # Discriminator: target 1 for real and 0 for generated images.
-            discriminator.trainable = True
             noise = np.asarray(model.sample_noise(len(real)))
             fake = np.asarray(generator(pack_inputs(noise, real_labels), training=True))
             if joint_batch:
@@ -230,11 +243,8 @@ def train_gan(
             # Generator: target 1 for generated images, with the discriminator frozen.
             if resample_noise:
                 noise = np.asarray(model.sample_noise(len(real)))
-            discriminator.trainable = False
-            try:
+            with frozen(discriminator):
                 g_loss = combined.train_on_batch(pack_inputs(noise, real_labels), ones)
-            finally:
-                discriminator.trainable = True
 
             model.discriminator_loss_tracker.update_state(d_loss, sample_weight=len(real))
             model.generator_loss_tracker.update_state(g_loss, sample_weight=len(real))
@@ -243,12 +253,13 @@ def train_gan(
         callbacks.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
+    model.optimizer.finalize_variable_values(model.trainable_variables)
     callbacks.on_train_end(logs)
     return model.history
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class GAN(SeedStateMixin, NestedConfigMixin, GenerativeImageModel):
+class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
     """GAN whose `train_step` is the training loop of `train_gan`, for `fit`.
 
     Metrics: `discriminator_loss` and `generator_loss` in nats, `real_accuracy` and `fake_accuracy`,
@@ -282,7 +293,7 @@ class GAN(SeedStateMixin, NestedConfigMixin, GenerativeImageModel):
         self.joint_batch, self.resample_noise, self.seed = joint_batch, resample_noise, seed
         self.num_classes = count_classes(generator)
         self.latent_dim = generator.inputs[0].shape[-1]
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.create_seed_generators(seed)
         self.cross_entropy = keras.losses.BinaryCrossentropy()
         self.discriminator_loss_tracker = keras.metrics.Mean(name="discriminator_loss")
         self.generator_loss_tracker = keras.metrics.Mean(name="generator_loss")
@@ -292,11 +303,6 @@ class GAN(SeedStateMixin, NestedConfigMixin, GenerativeImageModel):
     @property
     def image_shape(self) -> tuple:
         return tuple(self.discriminator.inputs[0].shape[1:])
-
-    @property
-    def metrics(self):
-        losses = [self.discriminator_loss_tracker, self.generator_loss_tracker]
-        return [*losses, self.real_accuracy, self.fake_accuracy]
 
     def compile(self, generator_optimizer=None, discriminator_optimizer=None, **kwargs):
         """Configure training.
@@ -310,30 +316,29 @@ class GAN(SeedStateMixin, NestedConfigMixin, GenerativeImageModel):
         Raises:
             ValueError: if a loss or metrics are given: the model has its own.
         """
-        if surplus := {"loss", "metrics"} & set(kwargs):
-            raise ValueError(f"{surplus.pop()}: expected none, as a GAN has its own.")
-        self.generator_optimizer = _get_optimizer(generator_optimizer)
-        self.discriminator_optimizer = _get_optimizer(discriminator_optimizer)
+        for name in {"optimizer", "loss", "loss_weights", "metrics", "weighted_metrics"}:
+            if kwargs.get(name) is not None:
+                raise ValueError(f"{name}: expected none, as a GAN has its own.")
+        self._unfreeze_discriminator()
         self.compile_options = kwargs
-        super().compile(self.generator_optimizer, **kwargs)
-        # Built before training, so that a saved optimizer state can be restored.
-        self.discriminator.trainable = True
-        self.generator_optimizer.build(self.generator.trainable_variables)
-        self.discriminator_optimizer.build(self.discriminator.trainable_variables)
+        pair = OptimizerPair(self, generator_optimizer, discriminator_optimizer)
+        self.generator_optimizer, self.discriminator_optimizer = pair.pair
+        keras.Model.compile(self, pair, **{**kwargs, "auto_scale_loss": False})
 
     def get_compile_config(self):
         names = ("generator_optimizer", "discriminator_optimizer")
         optimizers = {name: getattr(self, name) for name in names}
         return {**keras.saving.serialize_keras_object(optimizers), **self.compile_options}
 
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
+    def _unfreeze_discriminator(self):
+        if not self.discriminator.trainable_weights:  # frozen by article 1's loop or `build_gan`
+            self.discriminator.trainable = True
 
     def train_step(self, data):
-        real, labels = self._unpack(data)
+        self._unfreeze_discriminator()
+        real, labels, _ = self.unpack(data)
         noise = self.sample_noise(ops.shape(real)[0])
         # Discriminator: maximize log D(x) + log(1 - D(G(z))), with the generated images constant.
-        self.discriminator.trainable = True
         fake = self.generator(pack_inputs(noise, labels), training=True)
         with tf.GradientTape() as tape:
             loss = self.compute_discriminator_loss(real, fake, labels, training=True)
@@ -342,7 +347,6 @@ class GAN(SeedStateMixin, NestedConfigMixin, GenerativeImageModel):
         self.discriminator_optimizer.apply(tape.gradient(loss, weights), weights)
 
         # Generator: maximize log D(G(z)), with the discriminator frozen.
-        self.discriminator.trainable = False
         if self.resample_noise:
             noise = self.sample_noise(ops.shape(real)[0])
         with tf.GradientTape() as tape:
@@ -350,27 +354,25 @@ class GAN(SeedStateMixin, NestedConfigMixin, GenerativeImageModel):
             loss = self.generator_optimizer.scale_loss(loss)
         weights = self.generator.trainable_weights
         self.generator_optimizer.apply(tape.gradient(loss, weights), weights)
-        self.discriminator.trainable = True
-        return {metric.name: metric.result() for metric in self.metrics}
+        return self.get_metrics_result()
 
     def test_step(self, data):
-        real, labels = self._unpack(data)
-        noise = self.sample_noise(ops.shape(real)[0])
+        real, labels, _ = self.unpack(data)
+        noise = self.sample_noise(ops.shape(real)[0], training=False)
         fake = self.generator(pack_inputs(noise, labels), training=False)
         self.compute_discriminator_loss(real, fake, labels, training=False)
         self.compute_generator_loss(noise, labels, training=False)
-        return {metric.name: metric.result() for metric in self.metrics}
+        return self.get_metrics_result()
 
-    def _unpack(self, data):
-        real, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if sample_weight is not None:
-            raise ValueError("sample_weight: expected None, as a GAN weighs all images equally.")
-        return real, labels
+    def check_sample_weight(self, sample_weight, x, y):
+        raise ValueError("sample_weight: expected None, as a GAN weights all images equally.")
 
     def compute_discriminator_loss(self, real, fake, labels, training):
         """Return the cross-entropy of D, with target 1 for real and 0 for generated images."""
+        fake = ops.cast(fake, real.dtype)
         ones = ops.ones((ops.shape(real)[0], 1))
         zeros = ops.zeros_like(ones)
+        additional_losses = []
         if self.joint_batch:
             joint_labels = None if labels is None else ops.concatenate([labels, labels])
             images = pack_inputs(ops.concatenate([real, fake]), joint_labels)
@@ -379,8 +381,10 @@ class GAN(SeedStateMixin, NestedConfigMixin, GenerativeImageModel):
             real_output, fake_output = ops.split(output, 2)
         else:
             real_output = self.discriminator(pack_inputs(real, labels), training=training)
+            additional_losses += losses_of_call(self.discriminator)
             fake_output = self.discriminator(pack_inputs(fake, labels), training=training)
             loss = self.cross_entropy(ones, real_output) + self.cross_entropy(zeros, fake_output)
+        loss = add_losses(loss, additional_losses + self.discriminator.losses)
         self._track(self.discriminator_loss_tracker, loss, real)
         self.real_accuracy.update_state(ones, real_output)
         self.fake_accuracy.update_state(zeros, fake_output)
@@ -388,9 +392,11 @@ class GAN(SeedStateMixin, NestedConfigMixin, GenerativeImageModel):
 
     def compute_generator_loss(self, noise, labels, training):
         """Return the cross-entropy of D on generated images, with target 1."""
-        fake = self.generator(pack_inputs(noise, labels), training=training)
-        fake_output = self.discriminator(pack_inputs(fake, labels), training=training)
-        loss = self.cross_entropy(ops.ones_like(fake_output), fake_output)
+        with frozen(self.discriminator):
+            fake = self.generator(pack_inputs(noise, labels), training=training)
+            fake_output = self.discriminator(pack_inputs(fake, labels), training=training)
+            loss = self.cross_entropy(ops.ones_like(fake_output), fake_output)
+            loss = add_losses(loss, self.generator.losses + self.discriminator.losses)
         self._track(self.generator_loss_tracker, loss, noise)
         return loss
 
@@ -399,9 +405,10 @@ class GAN(SeedStateMixin, NestedConfigMixin, GenerativeImageModel):
         loss *= self.distribute_strategy.num_replicas_in_sync
         tracker.update_state(loss, sample_weight=ops.shape(batch)[0])
 
-    def sample_noise(self, batch_size):
-        """Sample the noise of one training step, `(batch_size, latent_dim)`."""
-        return keras.random.normal((batch_size, self.latent_dim), seed=self.seed_generator)
+    def sample_noise(self, batch_size, training=True):
+        """Sample the noise of one step of training or evaluation, `(batch_size, latent_dim)`."""
+        shape = (batch_size, *self.generator.inputs[0].shape[1:])
+        return keras.random.normal(shape, seed=self.get_seed_generator(training))
 
     def generate(self, num_samples=1, labels=None, *, seed=None) -> np.ndarray:
         """Generate images. The random state of training does not change.
@@ -414,37 +421,30 @@ class GAN(SeedStateMixin, NestedConfigMixin, GenerativeImageModel):
         Returns:
             A float array of images `(n, features)` in [0, 1].
         """
-        noise = sample_prior(num_samples, self.latent_dim, seed)
+        noise = sample_prior(num_samples, self.generator.inputs[0].shape[1:], seed)
         return predict_arrays(self.generator, noise, labels)
 
     def get_config(self):
         networks = {"generator": self.generator, "discriminator": self.discriminator}
         options = {"joint_batch": self.joint_batch, "resample_noise": self.resample_noise}
         networks = keras.saving.serialize_keras_object(networks)
-        return {"name": self.name, **networks, **options, "seed": self.seed}
+        return {**super().get_config(), **networks, **options, "seed": self.seed}
 
 
 def check_compatible(generator, discriminator):
     """Raise ValueError unless the discriminator accepts the generator's images and labels."""
-    images = generator.outputs[0].shape[-1], discriminator.inputs[0].shape[-1]
-    check_same("discriminator", "input_dim", *images)
+    check_network("generator", generator, ("noise",), ("images",))
+    check_network("discriminator", discriminator, ("images",), ("D(x)",))
+    images = generator.outputs[0].shape[1:], discriminator.inputs[0].shape[1:]
+    check_same("discriminator", "images of shape", *images)
     classes = count_classes(generator), count_classes(discriminator)
     check_same("discriminator", "num_classes", *classes)
-
-
-def _get_optimizer(optimizer):
-    return keras.optimizers.get(optimizer or keras.optimizers.Adam(2e-4))
+    if (shape := discriminator.outputs[0].shape[1:]) != (1,):
+        raise ValueError(f"discriminator: expected an output (batch, 1), got (batch, *{shape}).")
+    check_probabilities("discriminator", discriminator)
 
 
 def _connect(generator, discriminator):
     """Return the generator's inputs and the discriminator's output for the generated images."""
     inputs = pack_inputs(*generator.inputs)
     return inputs, discriminator(pack_inputs(generator(inputs), *generator.inputs[1:]))
-
-
-def _build_two_batch_model(discriminator):
-    """Return the discriminator of a real and a fake batch; Keras adds their losses (article 4)."""
-    real, fake = (keras.Input(discriminator.inputs[0].shape[1:]) for _ in range(2))
-    labels = [keras.Input((), dtype="int32") for _ in discriminator.inputs[1:]]
-    outputs = [discriminator(pack_inputs(images, *labels)) for images in (real, fake)]
-    return keras.Model([real, fake, *labels], outputs)

@@ -15,13 +15,17 @@ The listing has a single prompt, which needs no attention mask. Batches of promp
 lengths need none here either: each row continues where its own prompt ends.
 """
 
+import contextlib
+
 import keras
 from keras import layers, ops
 
-from keras_genai.attention import TransformerDecoderLayer, positions_from
+from keras_genai.attention import TransformerDecoderLayer
 from keras_genai.autoregressive import GREEDY
+from keras_genai.embeddings import ReversibleEmbedding, lookup, positions_from
 from keras_genai.language_model import CausalLM
-from keras_genai.models import Dropout
+from keras_genai.layer_state import frozen
+from keras_genai.random_state import Dropout
 from keras_genai.text import check_tokenizer
 from keras_genai.validation import check_choice, check_fraction, check_size, check_sizes
 
@@ -51,6 +55,8 @@ def _initializer():
 class PositionEmbedding(layers.Layer):
     """Learned position embedding, added to its input `(batch, n, d_model)`.
 
+    Where a compiled gather would take a position past the table, the output is NaN.
+
     Args:
         context_length: Int. Number of positions.
     """
@@ -67,7 +73,7 @@ class PositionEmbedding(layers.Layer):
     def call(self, x, position=0):
         """Add position embeddings to x `(batch, n, d_model)`, whose first is at `position`."""
         positions = positions_from(position, ops.shape(x)[1], self.context_length)
-        return x + ops.take(ops.cast(self.embeddings, x.dtype), positions, axis=0)
+        return x + lookup(ops.cast(self.embeddings, x.dtype), positions)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -141,7 +147,7 @@ class GPT2(CausalLM):
         check_tokenizer("tokenizer", tokenizer, vocab_size)
 
         # Layers.
-        embedding = layers.ReversibleEmbedding(
+        embedding = ReversibleEmbedding(
             vocab_size, d_model, tie_embeddings, _initializer(), name="embedding"
         )
         position_embedding = PositionEmbedding(context_length, name="position_embedding")
@@ -194,6 +200,16 @@ class GPT2(CausalLM):
             "dropout": dropout,
         }
 
+    def get_config(self):
+        # A file has no LoRA weights, so that the layers that have them are saved as frozen.
+        attentions = [layer.self_attention for layer in self.decoder_layers]
+        with contextlib.ExitStack() as stack:
+            for attention in attentions:
+                for dense in (attention.query, attention.value):
+                    if dense.lora_enabled:
+                        stack.enter_context(frozen(dense))
+            return super().get_config()
+
     def initial_state(self, batch_size, max_length, conditioning=None):
         """Return one empty cache per layer; see `autoregressive.AutoregressiveModel`."""
         if conditioning is not None:
@@ -217,7 +233,8 @@ def enable_lora(model: GPT2, rank: int = 8) -> None:
 
     Each kernel W becomes W + A B, with trainable A `(d_model, rank)` and B `(rank, d_model)`.
     Compile the model afterwards. Saving merges the update into the kernels: a loaded model has no
-    LoRA weights.
+    LoRA weights, and all of its layers are frozen. Another `enable_lora` continues the training,
+    with new updates and another `compile`; the state of the optimizer is not restored.
 
     Args:
         model: `GPT2`. Model to change.
@@ -230,9 +247,9 @@ def enable_lora(model: GPT2, rank: int = 8) -> None:
     for layer in (model.embedding, model.position_embedding, model.layer_norm):
         layer.trainable = False
     for layer in model.decoder_layers:
-        layer.trainable = True
         attention = layer.self_attention
-        for frozen in (
+        layer.trainable = attention.trainable = True
+        for frozen_layer in (
             attention.key,
             attention.output_dense,
             layer.self_attention_layer_norm,
@@ -240,8 +257,9 @@ def enable_lora(model: GPT2, rank: int = 8) -> None:
             layer.feedforward_output_dense,
             layer.feedforward_layer_norm,
         ):
-            frozen.trainable = False
+            frozen_layer.trainable = False
         for dense in (attention.query, attention.value):
+            dense.trainable = True  # the flags of the layers around it do not reach it
             dense.bias.trainable = False
             dense.enable_lora(rank)  # freezes the kernel
 

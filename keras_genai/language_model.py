@@ -1,27 +1,159 @@
-"""Base class of the language models: text in, text out.
+"""Models of tokens: the loss, sample weights of tokens, and the base class of language models.
 
-`CausalLM` adds tokenization to the decoding functions of `autoregressive` and `beam_search`.
+`TokenModelMixin` gives a model sample weights of single tokens, and `MaskedCrossentropy` is a loss
+without padding. `CausalLM` adds tokenization to the decoding functions of `autoregressive` and
+`beam_search`: text in, text out.
 """
 
 import typing
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_genai import autoregressive
 from keras_genai.autoregressive import Sampler, truncate_at_stop_token
 from keras_genai.beam_search import beam_search
-from keras_genai.models import NestedConfigMixin, ValidatedModel
+from keras_genai.embeddings import PAD_TOKEN_ID
+from keras_genai.models import ConfigMixin, ValidatedModel
 from keras_genai.text import UNKNOWN_CHARACTER
-from keras_genai.validation import check_tokens
+from keras_genai.validation import check_fraction, check_sample_weight, check_token_array
 
 
-class CausalLM(NestedConfigMixin, ValidatedModel):
+@keras.saving.register_keras_serializable(package="keras_genai")
+class MaskedCrossentropy(keras.losses.Loss):
+    """Cross-entropy of logits in nats, averaged over all tokens except padding.
+
+    Labels are tokens `(batch, n)`, predictions are logits `(batch, n, vocab_size)` of any
+    precision. A label outside the vocabulary, such as -1, gives NaN. Sample weights are `(batch,)`
+    or `(batch, n)`; the sum of the weighted losses is divided by the sum of the weights.
+
+    Args:
+        label_smoothing: Float in [0, 1). Weight of the uniform distribution over the vocabulary in
+            the target distribution (Vaswani et al. 2017, section 5.4). Defaults to `0.0`.
+        reduction: Reduction of `keras.losses.Loss`. Defaults to `"mean_with_sample_weight"`, where
+            padding has weight 0.
+        name: String. Name of the loss. Defaults to `"loss"`.
+    """
+
+    def __init__(
+        self, label_smoothing=0.0, reduction="mean_with_sample_weight", name="loss", **kwargs
+    ):
+        super().__init__(name=name, reduction=reduction, **kwargs)
+        check_fraction("label_smoothing", label_smoothing)
+        self.label_smoothing = label_smoothing
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        weights = ops.cast(ops.not_equal(y_true, PAD_TOKEN_ID), self.dtype)  # (batch, n)
+        if sample_weight is not None:
+            weights = weights * token_weights(sample_weight, y_pred, self.dtype)
+        return super().__call__(y_true, y_pred, weights)
+
+    def call(self, y_true, y_pred):
+        log_probs = ops.log_softmax(ops.cast(y_pred, self.dtype), axis=-1)  # (batch, n, vocab_size)
+        labels = ops.cast(y_true, "int32")
+        vocab_size = log_probs.shape[-1]
+        index = ops.clip(labels, 0, vocab_size - 1)[..., None]
+        cross_entropy = -ops.take_along_axis(log_probs, index, axis=-1)[..., 0]  # (batch, n)
+        valid = ops.logical_and(labels >= 0, labels < vocab_size)
+        cross_entropy = ops.where(valid, cross_entropy, ops.cast(np.nan, self.dtype))
+        uniform_cross_entropy = -ops.mean(log_probs, axis=-1)
+        epsilon = self.label_smoothing
+        return (1 - epsilon) * cross_entropy + epsilon * uniform_cross_entropy
+
+    def get_config(self):
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+def token_weights(sample_weight, y_pred, dtype=None):
+    """Return weights `(batch,)`, `(batch, 1)` or `(batch, n)` as `(batch, n)`, one per token.
+
+    Keras would align weights `(batch,)` with the positions, not with the sequences.
+
+    Args:
+        sample_weight: Tensor of weights.
+        y_pred: Tensor `(batch, n, vocab_size)`.
+        dtype: Dtype of the result. Defaults to `keras.config.floatx()`.
+    """
+    weights = ops.cast(sample_weight, dtype or keras.config.floatx())
+    weights = ops.reshape(weights, (ops.shape(y_pred)[0], -1))
+    return ops.broadcast_to(weights, ops.shape(y_pred)[:2])
+
+
+def mask_padding(labels, y_pred):
+    """Exclude padding from the losses and metrics of `compile` that are computed from y_pred.
+
+    Keras reads the mask of y_pred, which a model with masking derives from its inputs only.
+
+    Args:
+        labels: Int tensor `(batch, n)`, 0 at padding.
+        y_pred: Tensor `(batch, n, vocab_size)`. Output of the model, whose mask is changed.
+
+    Returns:
+        The new mask, a bool tensor `(batch, n)`: False where the label or the input is padding.
+    """
+    mask = ops.not_equal(labels, PAD_TOKEN_ID)
+    previous = getattr(y_pred, "_keras_mask", None)
+    y_pred._keras_mask = mask if previous is None else ops.logical_and(previous, mask)
+    return y_pred._keras_mask
+
+
+def check_same_shape(x, y) -> None:
+    """Raise ValueError unless there is one target for each input token."""
+    if np.shape(x) != np.shape(y):
+        raise ValueError(f"y: expected the shape of x, {np.shape(x)}, got {np.shape(y)}.")
+
+
+class TokenModelMixin:
+    """Mixin of a `ValidationMixin` whose sample weights belong to sequences or to tokens.
+
+    Where the output is `(batch, n, vocab_size)`, weights may be `(batch,)` or `(batch, n)`.
+    """
+
+    def fit(self, *args, class_weight=None, **kwargs):
+        """Train the model; see `keras.Model.fit`.
+
+        Raises:
+            ValueError: for invalid data, see the class; and for class weights, which Keras would
+                take to be those of one label per sequence.
+        """
+        if class_weight is not None:
+            if len(self.output_shape) == 3:
+                raise ValueError("class_weight: expected None; give each token a sample_weight.")
+            kwargs["class_weight"] = class_weight
+        return super().fit(*args, **kwargs)
+
+    def check_sample_weight(self, sample_weight, x, y):
+        shape = np.shape(y)
+        check_sample_weight(sample_weight, shape[:1], shape[: len(self.output_shape) - 1])
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if sample_weight is not None and len(y_pred.shape) == 3:
+            sample_weight = token_weights(sample_weight, y_pred)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        if sample_weight is not None and len(y_pred.shape) == 3:
+            sample_weight = token_weights(sample_weight, y_pred)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    @property
+    def ignored_label(self) -> int | None:
+        """The label that the loss of `compile` ignores, `None` if there is none."""
+        return getattr(getattr(self, "loss", None), "ignore_class", None)
+
+
+class CausalLM(TokenModelMixin, ConfigMixin, ValidatedModel):
     """A model that predicts each token of a text from the tokens before it.
 
     It maps token ids `(batch, n)` to logits `(batch, n, vocab_size)`, `logits[:, i]` for the token
     at position i + 1. A subclass implements `autoregressive.AutoregressiveModel` and sets the
     attributes below. A model with a tokenizer takes and returns text; any model takes and returns
     token ids.
+
+    `fit(x, y, sample_weight=…)` takes two integer arrays `(batch, n)` and weights `(batch,)` or
+    `(batch, n)`. It raises a ValueError for ids outside the vocabulary, except for labels of the
+    loss's `ignore_class`, for more tokens than the context length, and for y of another shape.
 
     Attributes:
         vocab_size: Int. Number of tokens in the vocabulary.
@@ -158,13 +290,18 @@ class CausalLM(NestedConfigMixin, ValidatedModel):
         return log_probs, token_log_probs
 
     def check_data(self, x, y):
-        """Raise ValueError unless x and y are token ids of the vocabulary."""
-        check_tokens("x", x, self.vocab_size, minimum=1)
-        check_tokens("y", y, self.vocab_size, minimum=1)
+        """Raise ValueError unless x and y are token ids of the vocabulary, of equal shapes."""
+        self.check_inputs(x)
+        check_token_array("y", y, self.vocab_size, ignored=self.ignored_label)
+        check_same_shape(x, y)
+
+    def check_inputs(self, x):
+        """Raise ValueError unless x is an array of token ids that the model can take."""
+        check_token_array("x", x, self.vocab_size, maximum=self.context_length)
 
     def get_config(self):
         tokenizer = keras.saving.serialize_keras_object(self.tokenizer)
-        return {"name": self.name, **self.config, "tokenizer": tokenizer}
+        return {**super().get_config(), **self.config, "tokenizer": tokenizer}
 
     def _encode(self, name, prompt):
         """Return the token ids of a prompt, and a function from ids to the prompt's format."""

@@ -40,7 +40,8 @@ from keras import layers, ops
 from keras_genai import autoregressive, pixelcnn_cache
 from keras_genai.autoregressive import Sampler
 from keras_genai.conditioning import OneHot, label_input, pack_inputs
-from keras_genai.models import CustomLossMixin, GenerativeImageModel
+from keras_genai.layer_state import LayerStateMixin
+from keras_genai.models import ConfigMixin, CustomLossMixin, GenerativeImageModel
 from keras_genai.validation import check_images, check_labels, check_size, check_sizes
 
 DILATION_RATES = (2, 4, 8, 1)  # of the layers after the first, in turn
@@ -57,7 +58,7 @@ def shift_down(x):
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class GatedPixelCNNLayer(layers.Layer):
+class GatedPixelCNNLayer(LayerStateMixin, layers.Layer):
     """One layer of both stacks (2016b, figure 2).
 
     With k = kernel_size // 2 + 1:
@@ -97,20 +98,25 @@ class GatedPixelCNNLayer(layers.Layer):
             2 * self.num_filters,
             (half + 1, self.kernel_size),
             dilation_rate=self.dilation_rate,
+            dtype=self.dtype_policy,
             name="vertical_conv",
         )
         self.horizontal_conv = layers.Conv2D(
             2 * self.num_filters,
             (1, half + 1),
             dilation_rate=self.dilation_rate,
+            dtype=self.dtype_policy,
             name="horizontal_conv",
         )
         self.vertical_to_horizontal = layers.Dense(
-            2 * self.num_filters, use_bias=False, name="vertical_to_horizontal"
+            2 * self.num_filters, use_bias=False, dtype=self.dtype_policy,
+            name="vertical_to_horizontal",
+        )  # fmt: skip
+        self.horizontal_residual = layers.Dense(
+            self.num_filters, dtype=self.dtype_policy, name="horizontal_residual"
         )
-        self.horizontal_residual = layers.Dense(self.num_filters, name="horizontal_residual")
         self.label_projection = layers.Dense(
-            4 * self.num_filters, use_bias=False, name="label_projection"
+            4 * self.num_filters, use_bias=False, dtype=self.dtype_policy, name="label_projection"
         )
 
     def build(self, vstack_shape, hstack_shape, labels_shape=None):
@@ -210,7 +216,7 @@ def pixel_nll(levels, logits):
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class PixelCNN(CustomLossMixin, GenerativeImageModel):
+class PixelCNN(ConfigMixin, CustomLossMixin, GenerativeImageModel):
     """Gated PixelCNN: a network from images to the logits of each pixel's level.
 
     Images are `(batch, height, width, 1)` in [0, 1] and are rounded to `num_levels` levels; the
@@ -269,7 +275,7 @@ class PixelCNN(CustomLossMixin, GenerativeImageModel):
                 GatedPixelCNNLayer(num_filters, 3, dilation_rate, name=f"layer_{i + 2}")
             )
         hidden = layers.Dense(num_filters, activation="relu", name="hidden")
-        head = layers.Dense(num_levels, dtype="float32", name="logits")
+        head = layers.Dense(num_levels, dtype=keras.config.floatx(), name="logits")
 
         # Functional graph.
         x = keras.Input((height, width, 1), name="x")
@@ -312,10 +318,6 @@ class PixelCNN(CustomLossMixin, GenerativeImageModel):
         """Convert levels `(…)` to pixels `(…, 1)` in [0, 1]."""
         return ops.cast(levels, self.compute_dtype)[..., None] / (self.num_levels - 1)
 
-    @property
-    def metrics(self):
-        return [self.loss_tracker, self.bits_per_dim_tracker]
-
     def compute_loss_and_logs(self, data, training):
         """Return the scalar loss of a batch, in nats per image, and a dict of metric results.
 
@@ -323,13 +325,14 @@ class PixelCNN(CustomLossMixin, GenerativeImageModel):
             data: Images, or a tuple of images, labels and sample weights.
             training: Bool.
         """
-        x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = ops.cast(x, keras.config.floatx())
+        x, labels, sample_weight = self.unpack(data)
+        levels = self.to_levels(x)
         logits = self(pack_inputs(x, labels), training=training)
-        nll = ops.sum(pixel_nll(self.to_levels(x), logits), axis=(1, 2))  # (batch,)
+        nll = ops.sum(pixel_nll(levels, logits), axis=(1, 2))  # (batch,)
         bits_per_dim = nll / (self.height * self.width * np.log(2))
-        self.bits_per_dim_tracker.update_state(bits_per_dim, sample_weight)
-        return self.reduce_and_log(nll, sample_weight)
+        return self.reduce_and_log(
+            nll, sample_weight, levels, logits, self.losses, bits_per_dim=bits_per_dim
+        )
 
     def train_step(self, data):
         with tf.GradientTape() as tape:
@@ -436,7 +439,7 @@ class PixelCNN(CustomLossMixin, GenerativeImageModel):
         return pixelcnn_cache.step(self, tokens, state, position, length)
 
     def get_config(self):
-        return {"name": self.name, **self.config}
+        return {**super().get_config(), **self.config}
 
 
 build_pixelcnn = PixelCNN  # under a builder's name, like `build_vae`

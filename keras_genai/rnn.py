@@ -32,8 +32,9 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from keras_genai.embeddings import Embedding
 from keras_genai.language_model import CausalLM
-from keras_genai.models import Dropout
+from keras_genai.random_state import Dropout
 from keras_genai.text import check_tokenizer
 from keras_genai.validation import check_choice, check_fraction, check_size, check_sizes
 
@@ -90,12 +91,12 @@ class RecurrentLanguageModel(CausalLM):
         check_tokenizer("tokenizer", tokenizer, vocab_size)
 
         # Layers.
-        embedding = layers.Embedding(vocab_size, embed_dim, name="embedding")
+        embedding = Embedding(vocab_size, embed_dim, name="embedding")
         recurrent_layers = [
             CELLS[cell](units, return_sequences=True, return_state=True, name=f"{cell}_{i + 1}")
             for i in range(num_layers)
         ]
-        lm_head = layers.Dense(vocab_size, name="lm_head")
+        lm_head = layers.Dense(vocab_size, dtype=keras.config.floatx(), name="lm_head")
 
         # Functional graph.
         tokens = keras.Input((None,), dtype="int32", name="tokens")
@@ -125,7 +126,7 @@ class RecurrentLanguageModel(CausalLM):
         if conditioning is not None:
             raise ValueError("conditioning: expected None, as the model has no other input.")
         return [
-            [ops.zeros((batch_size, size), self.compute_dtype) for size in _state_sizes(layer)]
+            [ops.zeros((batch_size, size), layer.compute_dtype) for size in _state_sizes(layer)]
             for layer in self.recurrent_layers
         ]
 
@@ -253,5 +254,6 @@ def build_forecaster(window, horizon=1, cell="lstm", units=64) -> keras.Model:
     scale = ops.std(past, axis=1, keepdims=True) + keras.config.epsilon()
     x = (past - last) / scale
     state = CELLS[cell](units, name=cell)(x[..., None])  # (batch, units)
-    future = last + scale * layers.Dense(horizon, name="future")(state)
+    head = layers.Dense(horizon, dtype=keras.config.floatx(), name="future")
+    future = last + scale * head(state)
     return keras.Model(past, future, name="forecaster")

@@ -20,58 +20,32 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_genai import autoregressive
-from keras_genai.attention import (
-    PAD_TOKEN_ID,
-    PositionalEmbedding,
-    TransformerDecoderLayer,
-    TransformerEncoderLayer,
-)
+from keras_genai.attention import TransformerDecoderLayer, TransformerEncoderLayer
 from keras_genai.beam_search import beam_search, check_length_penalty
-from keras_genai.models import CustomLossMixin, Dropout, NestedConfigMixin, ValidatedModel
+from keras_genai.embeddings import PAD_TOKEN_ID, PositionalEmbedding
+from keras_genai.language_model import (
+    MaskedCrossentropy,
+    TokenModelMixin,
+    mask_padding,
+    token_weights,
+)
+from keras_genai.models import (
+    ConfigMixin,
+    CustomLossMixin,
+    ValidatedModel,
+    with_loss_scaling,
+)
+from keras_genai.random_state import Dropout
 from keras_genai.text import check_tokenizer
-from keras_genai.validation import check_fraction, check_size, check_sizes, check_tokens
+from keras_genai.validation import (
+    check_fraction,
+    check_size,
+    check_sizes,
+    check_token_array,
+    check_tokens,
+)
 
 TRANSLATION_BATCH_SIZE = 128
-
-
-@keras.saving.register_keras_serializable(package="keras_genai")
-class MaskedCrossentropy(keras.losses.Loss):
-    """Cross-entropy of logits in nats, averaged over all tokens except padding.
-
-    Labels are tokens `(batch, n)`, predictions are logits `(batch, n, vocab_size)`.
-
-    Args:
-        label_smoothing: Float in [0, 1). Weight of the uniform distribution over the vocabulary in
-            the target distribution (Vaswani et al. 2017, section 5.4). Defaults to `0.0`.
-        reduction: Reduction of `keras.losses.Loss`. Defaults to `"mean_with_sample_weight"`, where
-            padding has weight 0.
-        name: String. Name of the loss. Defaults to `"loss"`.
-    """
-
-    def __init__(
-        self, label_smoothing=0.0, reduction="mean_with_sample_weight", name="loss", **kwargs
-    ):
-        super().__init__(name=name, reduction=reduction, **kwargs)
-        check_fraction("label_smoothing", label_smoothing)
-        self.label_smoothing = label_smoothing
-
-    def __call__(self, y_true, y_pred, sample_weight=None):
-        mask = ops.cast(ops.not_equal(y_true, PAD_TOKEN_ID), y_pred.dtype)  # (batch, n)
-        if sample_weight is not None:  # (batch,) or (batch, n)
-            sample_weight = ops.cast(sample_weight, mask.dtype)
-            mask = mask * ops.reshape(sample_weight, (ops.shape(y_true)[0], -1))
-        return super().__call__(y_true, y_pred, mask)
-
-    def call(self, y_true, y_pred):
-        log_probs = ops.log_softmax(y_pred, axis=-1)  # (batch, n, vocab_size)
-        labels = ops.cast(y_true, "int32")[..., None]
-        cross_entropy = -ops.take_along_axis(log_probs, labels, axis=-1)[..., 0]  # (batch, n)
-        uniform_cross_entropy = -ops.mean(log_probs, axis=-1)
-        epsilon = self.label_smoothing
-        return (1 - epsilon) * cross_entropy + epsilon * uniform_cross_entropy
-
-    def get_config(self):
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
@@ -127,13 +101,15 @@ def _decode(target, context, mask, embedding, dropout, decoder_layers, layer_nor
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class Seq2SeqTransformer(NestedConfigMixin, CustomLossMixin, ValidatedModel):
+class Seq2SeqTransformer(TokenModelMixin, ConfigMixin, CustomLossMixin, ValidatedModel):
     """Encoder–decoder Transformer from a source sequence to a target sequence.
 
     Maps `[source (batch, m), target (batch, n)]` to logits `(batch, n, target_vocab_size)`, where
     `logits[:, i]` belongs to the target token at position i + 1. `fit(source, target)` takes
     targets from their start token to their end token, and reports two metrics: `loss`, and
-    `cross_entropy`, the cross-entropy per token in nats without label smoothing.
+    `cross_entropy`, the cross-entropy per token in nats without label smoothing. Sample weights are
+    `(batch,)` or of the target's shape; both metrics are divided by the sum of the weights. Metrics
+    of `compile` take labels and logits, and exclude padding.
 
     Args:
         input_vocab_size: Int. Number of source tokens; 0 is padding.
@@ -222,7 +198,7 @@ class Seq2SeqTransformer(NestedConfigMixin, CustomLossMixin, ValidatedModel):
             layers.LayerNormalization(epsilon=1e-6, name=name) if norm_first else layers.Identity()
             for name in ("encoder_layer_norm", "decoder_layer_norm")
         )
-        lm_head = layers.Dense(target_vocab_size, name="lm_head")
+        lm_head = layers.Dense(target_vocab_size, dtype=keras.config.floatx(), name="lm_head")
 
         # Graph.
         encoder_parts = (source_embedding, source_dropout, encoder_layers, encoder_layer_norm)
@@ -258,7 +234,7 @@ class Seq2SeqTransformer(NestedConfigMixin, CustomLossMixin, ValidatedModel):
 
     def get_config(self):
         return {
-            "name": self.name,
+            **super().get_config(),
             **self.config,
             "input_tokenizer": keras.saving.serialize_keras_object(self.input_tokenizer),
             "target_tokenizer": keras.saving.serialize_keras_object(self.target_tokenizer),
@@ -266,40 +242,46 @@ class Seq2SeqTransformer(NestedConfigMixin, CustomLossMixin, ValidatedModel):
 
     # Training.
 
-    @property
-    def metrics(self):
-        return [self.loss_tracker, self.cross_entropy_tracker]
-
-    def compile(self, optimizer="adam", loss=None, **kwargs):
+    def compile(self, optimizer="adam", loss=None, *, auto_scale_loss=True, **kwargs):
         """Configure training like `keras.Model.compile`.
 
-        Unlike in other models with a `CustomLossMixin`, a loss may be given.
+        Unlike in other models with a `CustomLossMixin`, a loss and loss weights may be given.
 
         Args:
             optimizer: Keras optimizer or its name. Defaults to `"adam"`.
             loss: Loss of labels and logits. Defaults to `MaskedCrossentropy(label_smoothing=0.1)`,
                 the loss of Vaswani et al. 2017, section 5.4.
+            auto_scale_loss: Bool. Whether to scale the loss in float16. Defaults to `True`.
             **kwargs: Other arguments of `keras.Model.compile`.
         """
         loss = loss or MaskedCrossentropy(label_smoothing=0.1)
-        keras.Model.compile(self, optimizer, loss, **kwargs)
+        optimizer = with_loss_scaling(optimizer, self) if auto_scale_loss else optimizer
+        keras.Model.compile(self, optimizer, loss, auto_scale_loss=False, **kwargs)
         self.optimizer.build(self.trainable_variables)
-        # Keras builds the loss in its first call. With several replicas, it would make that call
-        # itself before training, with the source as the only input, and fail.
-        self.compute_loss(y=ops.ones((1, 1), "int32"), y_pred=ops.zeros((1, 1, self.vocab_size)))
+        # Keras builds loss and metrics in their first call. With several replicas, it would make
+        # that call itself before training, with the source as the only input, and fail.
+        y, y_pred = ops.ones((1, 1), "int32"), ops.zeros((1, 1, self.vocab_size))
+        self.compute_loss(y=y, y_pred=y_pred)
+        self.compute_metrics(None, y, y_pred)
+        self.reset_metrics()
 
     def compute_loss_and_logs(self, data, training):
         """Return the loss of a batch `(source, target)` and a dict of metric results."""
         source, target, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         decoder_input, labels = target[:, :-1], target[:, 1:]  # teacher forcing: (batch, n - 1)
         logits = self([source, decoder_input], training=training)  # (batch, n - 1, vocab_size)
+        weights = ops.cast(mask_padding(labels, logits), keras.config.floatx())
+        if sample_weight is not None:
+            if len(sample_weight.shape) == 2 and sample_weight.shape[1] != 1:
+                sample_weight = sample_weight[:, 1:]  # the start token is no label
+            sample_weight = token_weights(sample_weight, logits)
+            weights = weights * sample_weight
         loss = self.compute_loss(y=labels, y_pred=logits, sample_weight=sample_weight)
-        cross_entropy = MaskedCrossentropy()(labels, logits)
-        num_tokens = ops.sum(ops.cast(labels != PAD_TOKEN_ID, "float32"))
+        cross_entropy = MaskedCrossentropy()(labels, logits, sample_weight)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync  # Keras divides losses by it
-        self.loss_tracker.update_state(loss * replicas, num_tokens)
-        self.cross_entropy_tracker.update_state(cross_entropy * replicas, num_tokens)
-        return loss, {metric.name: metric.result() for metric in self.metrics}
+        self.loss_tracker.update_state(loss * replicas, ops.sum(weights))
+        self.cross_entropy_tracker.update_state(cross_entropy * replicas, ops.sum(weights))
+        return loss, self.compute_metrics(None, labels, logits, sample_weight)
 
     def train_step(self, data):
         with tf.GradientTape() as tape:
@@ -311,10 +293,21 @@ class Seq2SeqTransformer(NestedConfigMixin, CustomLossMixin, ValidatedModel):
 
     def check_data(self, x, y):
         """Raise ValueError unless x and y are token ids of the vocabularies, of valid lengths."""
-        check_tokens("x", x, self.input_vocab_size, minimum=1)
-        check_tokens("y", y, self.vocab_size, minimum=2)
-        self._check_length("x", x)
+        limit = self.context_length
+        check_token_array("x", x, self.input_vocab_size, maximum=limit)
+        # The decoder input is one token shorter.
+        check_token_array("y", y, self.vocab_size, minimum=2, maximum=limit + 1)
+        if len(x) != len(y):
+            raise ValueError(f"y: expected {len(x)} targets, as many as sources, got {len(y)}.")
         self._check_length("y", y)
+
+    def check_inputs(self, x):
+        """Raise ValueError unless x is a source and a decoder input, for `predict`."""
+        if not isinstance(x, (list, tuple)) or len(x) != 2:
+            raise ValueError(f"x: expected [source, target], got {type(x).__name__}.")
+        vocab_sizes = self.input_vocab_size, self.vocab_size
+        for name, tokens, vocab_size in zip(("source", "target"), x, vocab_sizes, strict=True):
+            check_token_array(name, tokens, vocab_size, maximum=self.context_length)
 
     def _check_length(self, name, tokens):
         """Return the length of the longest sequence without padding, if the model can take it."""

@@ -110,7 +110,10 @@ def build_unet(
 
     x = layers.Activation("silu")(_group_norm(x))
     # Zero-initialized: an untrained network predicts 0, the mean of the noise.
-    noise = layers.Conv2D(channels, 3, padding="same", kernel_initializer="zeros", name="noise")(x)
+    noise = layers.Conv2D(
+        channels, 3, padding="same", kernel_initializer="zeros", dtype=keras.config.floatx(),
+        name="noise",
+    )(x)  # fmt: skip
     inputs = [noisy_images, t] if labels is None else [noisy_images, t, labels]
     return keras.Model(inputs, noise, name="unet")
 

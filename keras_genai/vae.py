@@ -28,12 +28,16 @@ averaged over the batch where article 4 sums it (Adam's step does not depend on 
 loss, except through epsilon).
 """
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
 from keras_genai.conditioning import (
+    check_network,
+    check_probabilities,
     concat_labels,
     count_classes,
     label_input,
@@ -42,18 +46,21 @@ from keras_genai.conditioning import (
     sample_prior,
 )
 from keras_genai.models import (
+    AdjustableNumberMixin,
+    ConfigMixin,
     CustomLossMixin,
     GenerativeImageModel,
     ImageModel,
-    NestedConfigMixin,
-    SeedStateMixin,
+    adjustable_number,
 )
+from keras_genai.random_state import SeedStateMixin
 from keras_genai.validation import check_choice, check_same, check_sizes
 
 # Of the imports: `pack_inputs(x, labels)` is x, or [x, labels] for a conditional network;
 # `concat_labels` appends one-hot labels to x; `predict_arrays` returns NumPy arrays. The base
-# classes validate the images given to `fit`, save the state of noise generators and nested
-# networks, and define `compile`, `test_step` and `reduce_and_log`, the mean over the batch.
+# classes validate the images given to `fit`, save noise generators and nested networks, and define
+# `compile`, `test_step`, `unpack` and `reduce_and_log`, the mean over the batch. Losses are in
+# `floatx`, also if layers compute in float16.
 
 # Layers.
 
@@ -64,7 +71,8 @@ class Sampling(SeedStateMixin, layers.Layer):
 
     The layer maps [z_mean, z_log_var], each `(batch, latent_dim)`, to z `(batch, latent_dim)`. The
     sample z ~ N(z_mean, exp(z_log_var)) has a gradient with respect to both (Kingma & Welling 2014,
-    section 2.4).
+    section 2.4). Outside of training, the noise comes from a second generator, so that evaluation
+    does not change the training that follows.
 
     Args:
         seed: Int or `None`. Seed of the noise generator. Defaults to `None`.
@@ -73,14 +81,14 @@ class Sampling(SeedStateMixin, layers.Layer):
     def __init__(self, seed=None, **kwargs):
         super().__init__(**kwargs)
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.create_seed_generators(seed)
 
-    def call(self, inputs):
-        z_mean, z_log_var = inputs
+    def call(self, inputs, training=False):
+        z_mean, z_log_var = (ops.cast(x, keras.config.floatx()) for x in inputs)
         epsilon = keras.random.normal(
-            ops.shape(z_mean), dtype=z_mean.dtype, seed=self.seed_generator
+            ops.shape(z_mean), dtype=z_mean.dtype, seed=self.get_seed_generator(training)
         )
-        return z_mean + ops.exp(0.5 * z_log_var) * epsilon
+        return ops.cast(z_mean + ops.exp(0.5 * z_log_var) * epsilon, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]
@@ -90,19 +98,24 @@ class Sampling(SeedStateMixin, layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class KLDivergenceLoss(layers.Layer):
+class KLDivergenceLoss(AdjustableNumberMixin, layers.Layer):
     """Identity on [z_mean, z_log_var] that adds weight * KL, averaged over the batch, to the loss.
 
     Args:
-        weight: Float. Weight of the KL term. Defaults to `1.0`.
+        weight: Float. Weight of the KL term. It may be set at any time, also by a callback in
+            training (KL annealing, Bowman et al. 2016), and is saved. Defaults to `1.0`.
     """
 
     def __init__(self, weight=1.0, **kwargs):
         super().__init__(**kwargs)
-        self.weight = weight
+        self.create_number(weight)
+
+    weight = adjustable_number
 
     def call(self, inputs):
-        self.add_loss(self.weight * ops.mean(kl_divergence(*inputs)))
+        kl = kl_divergence(*inputs)
+        # One term per image, whose sum Keras adds to the loss.
+        self.add_loss(ops.cast(self.number, kl.dtype) * kl / ops.cast(ops.size(kl), kl.dtype))
         return inputs
 
     def compute_output_shape(self, input_shape):
@@ -117,23 +130,30 @@ class KLDivergenceLoss(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_genai")
 def reconstruction_loss(x, x_hat):
-    """Return -log p(x|z) of a Bernoulli decoder: binary cross-entropy summed over the pixels.
+    """Return -log p(x|z) of a Bernoulli decoder: binary cross-entropy summed over all pixels.
 
     For pixels of 0 and 1 it is an exact likelihood (Kingma & Welling 2014, appendix C.1); for gray
     pixels it is the usual substitute.
 
     Args:
-        x: Float tensor `(batch, features)`. Images in [0, 1].
-        x_hat: Float tensor `(batch, features)`. Reconstructions, the Bernoulli means.
+        x: Float tensor `(batch, features)` or `(batch, height, width, channels)`. Images in [0, 1].
+        x_hat: Float tensor of the same shape. Reconstructions, the Bernoulli means.
 
     Returns:
         Nats per image, `(batch,)`.
     """
-    return ops.sum(ops.binary_crossentropy(x, x_hat), axis=-1)
+    x, x_hat = (ops.cast(image, keras.config.floatx()) for image in (x, x_hat))
+    return _sum_per_example(ops.binary_crossentropy(x, x_hat))
+
+
+def squared_error(x, x_hat):
+    """Return the squared error of each image, averaged over its pixels, `(batch,)`."""
+    x, x_hat = (ops.cast(image, keras.config.floatx()) for image in (x, x_hat))
+    return ops.mean(ops.square(x - x_hat), axis=tuple(range(1, len(x.shape))))
 
 
 def kl_divergence(z_mean, z_log_var):
-    """Return KL(N(z_mean, exp(z_log_var)) || N(0, I)), summed over the latent axis.
+    """Return KL(N(z_mean, exp(z_log_var)) || N(0, I)), summed over the latent axes.
 
     -1/2 sum_j (1 + log sigma_j^2 - mu_j^2 - sigma_j^2) (Kingma & Welling 2014, appendix B).
 
@@ -144,7 +164,12 @@ def kl_divergence(z_mean, z_log_var):
     Returns:
         Nats per image, `(batch,)`; zero where q(z|x) is the prior.
     """
-    return -0.5 * ops.sum(1 + z_log_var - ops.square(z_mean) - ops.exp(z_log_var), axis=-1)
+    z_mean, z_log_var = (ops.cast(x, keras.config.floatx()) for x in (z_mean, z_log_var))
+    return -0.5 * _sum_per_example(1 + z_log_var - ops.square(z_mean) - ops.exp(z_log_var))
+
+
+def _sum_per_example(x):
+    return ops.sum(x, axis=tuple(range(1, len(x.shape))))
 
 
 # A Gaussian decoder of variance 1 has -ELBO = |x - x_hat|^2 / 2 + KL + constant
@@ -152,13 +177,17 @@ def kl_divergence(z_mean, z_log_var):
 # The bracket is minimized, so that article 2's loss="mse" can be used: the KL term weighs 2/d.
 RECONSTRUCTION_LOSSES = {
     "bernoulli": reconstruction_loss,
-    "gaussian": keras.losses.mean_squared_error,
+    "gaussian": squared_error,
 }
 
 
-def _kl_weight(beta, likelihood, num_pixels):
+def _kl_scale(likelihood, decoder):
+    """Return the weight of the KL term at beta = 1."""
     check_choice("likelihood", likelihood, RECONSTRUCTION_LOSSES)
-    return beta if likelihood == "bernoulli" else 2 * beta / num_pixels
+    if likelihood == "bernoulli":
+        check_probabilities("decoder", decoder)
+        return 1.0
+    return 2 / math.prod(decoder.outputs[0].shape[1:])
 
 
 # Networks.
@@ -193,8 +222,9 @@ def build_encoder(
     h = concat_labels(x, labels, num_classes)
     for units in hidden_dims:
         h = layers.Dense(units, activation=activation)(h)
-    z_mean = layers.Dense(latent_dim, name="z_mean")(h)
-    z_log_var = layers.Dense(latent_dim, name="z_log_var")(h)
+    dtype = keras.config.floatx()  # of the outputs, also under mixed precision
+    z_mean = layers.Dense(latent_dim, name="z_mean", dtype=dtype)(h)
+    z_log_var = layers.Dense(latent_dim, name="z_log_var", dtype=dtype)(h)
     return keras.Model(pack_inputs(x, labels), [z_mean, z_log_var], name="encoder")
 
 
@@ -227,16 +257,18 @@ def build_decoder(
     h = concat_labels(z, labels, num_classes)
     for units in hidden_dims:
         h = layers.Dense(units, activation=activation)(h)
-    x_hat = layers.Dense(output_dim, activation="sigmoid", name="x_hat")(h)
+    x_hat = layers.Dense(output_dim, "sigmoid", name="x_hat", dtype=keras.config.floatx())(h)
     return keras.Model(pack_inputs(z, labels), x_hat, name="decoder")
 
 
 def check_compatible(encoder, decoder) -> None:
-    """Raise ValueError unless both networks have the same latent_dim, image size and classes."""
-    z = encoder.outputs[0].shape[-1], decoder.inputs[0].shape[-1]
-    check_same("decoder", "latent_dim", *z)
-    x = encoder.inputs[0].shape[-1], decoder.outputs[0].shape[-1]
-    check_same("decoder", "output_dim", *x)
+    """Raise ValueError unless the networks match. Images and z may have any shape."""
+    check_network("encoder", encoder, ("x",), ("z_mean", "z_log_var"))
+    check_network("decoder", decoder, ("z",), ("x_hat",))
+    for z in encoder.outputs:
+        check_same("decoder", "z of shape", z.shape[1:], decoder.inputs[0].shape[1:])
+    x = encoder.inputs[0].shape[1:], decoder.outputs[0].shape[1:]
+    check_same("decoder", "images of shape", *x)
     check_same("decoder", "num_classes", count_classes(encoder), count_classes(decoder))
 
 
@@ -250,15 +282,15 @@ def build_vae(encoder, decoder, beta=1.0, likelihood="bernoulli", seed=None) -> 
         encoder: `keras.Model` from `build_encoder`.
         decoder: `keras.Model` from `build_decoder`, with the same latent_dim and num_classes.
         beta: Float. Weight of the KL term. 1 is the ELBO; a larger value regularizes z more
-            strongly (Higgins et al. 2017). Defaults to `1.0`.
+            strongly (Higgins et al. 2017). Afterwards, `vae.get_layer("kl_divergence").weight` is
+            the weight. Defaults to `1.0`.
         likelihood: `"bernoulli"`, to be compiled with `loss=reconstruction_loss` (nats per image),
             or `"gaussian"` of variance 1, to be compiled with article 2's `loss="mse"`, beside
             which the KL term is weighted by 2 / pixels. Defaults to `"bernoulli"`.
         seed: Int or `None`. Seed of the noise generator. Defaults to `None`.
 
     Returns:
-        A `keras.Model` that maps x, or [x, labels] if conditional, to reconstructions
-        `(batch, features)`.
+        A `keras.Model` that maps x, or [x, labels] if conditional, to reconstructions of x's shape.
 
     Raises:
         ValueError: for incompatible networks or an unknown likelihood.
@@ -269,28 +301,47 @@ def build_vae(encoder, decoder, beta=1.0, likelihood="bernoulli", seed=None) -> 
         vae.fit(x, x)
     """
     check_compatible(encoder, decoder)
-    kl_weight = _kl_weight(beta, likelihood, decoder.outputs[0].shape[-1])
+    kl_weight = beta * _kl_scale(likelihood, decoder)
     inputs = pack_inputs(*encoder.inputs)
     z_mean, z_log_var = KLDivergenceLoss(kl_weight, name="kl_divergence")(encoder(inputs))
     z = Sampling(seed, name="sampling")([z_mean, z_log_var])
     x_hat = decoder(pack_inputs(z, *encoder.inputs[1:]))
-    return ImageModel(inputs, x_hat, name="vae")
+    return FunctionalVAE(inputs, x_hat, name="vae")
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class VAE(NestedConfigMixin, CustomLossMixin, GenerativeImageModel):
+class FunctionalVAE(ImageModel):
+    """The functional model of `build_vae`, whose sample weights apply to the KL term, too."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if sample_weight is None:
+            return loss
+        (kl,) = self.get_layer("kl_divergence").losses  # (batch,), already a part of the loss
+        weight = ops.reshape(ops.cast(sample_weight, kl.dtype), (-1,))
+        return loss + tf.nn.scale_regularization_loss(ops.sum((weight - 1) * kl))
+
+
+@keras.saving.register_keras_serializable(package="keras_genai")
+class VAE(AdjustableNumberMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
     """The VAE of `build_vae` with its own `train_step`, which reports both terms of the loss.
 
     Metrics, per image: `loss`, `reconstruction_loss` and `kl_loss`, the last in nats. With a
     Bernoulli likelihood, loss = reconstruction_loss + beta * kl_loss, all in nats. With a Gaussian
     one, reconstruction_loss is article 2's mean squared error, and
-    loss = reconstruction_loss + 2 / pixels * beta * kl_loss.
+    loss = reconstruction_loss + 2 / pixels * beta * kl_loss. Losses of regularizers and of
+    `add_loss` in the networks are added to `loss`. Sample weights apply to both terms; the metrics
+    of `compile` compare x with its reconstruction.
 
     Args:
-        encoder: `keras.Model` from `build_encoder`.
-        decoder: `keras.Model` from `build_decoder`, with the same latent_dim and num_classes. With
-            `num_classes`, the VAE is trained by `fit(x, labels)`.
-        beta: Float. Weight of the KL term; see `build_vae`. Defaults to `1.0`.
+        encoder: `keras.Model` from `build_encoder`, or another functional model from images to
+            [z_mean, z_log_var].
+        decoder: `keras.Model` from `build_decoder`, with the same latent_dim and num_classes, or
+            another functional model from z to images. With `num_classes`, the VAE is trained by
+            `fit(x, labels)`.
+        beta: Float. Weight of the KL term; see `build_vae`. It may be set at any time, also by a
+            callback in training (KL annealing, Bowman et al. 2016), and is saved. Defaults to
+            `1.0`.
         likelihood: `"bernoulli"` or `"gaussian"`; see `build_vae`. Defaults to `"bernoulli"`.
         seed: Int or `None`. Seed of the noise generator. Defaults to `None`.
 
@@ -308,37 +359,45 @@ class VAE(NestedConfigMixin, CustomLossMixin, GenerativeImageModel):
         self, encoder, decoder, beta=1.0, likelihood="bernoulli", seed=None, name="vae", **kwargs
     ):
         check_compatible(encoder, decoder)
-        kl_weight = _kl_weight(beta, likelihood, decoder.outputs[0].shape[-1])
+        kl_scale = _kl_scale(likelihood, decoder)
         inputs, labels = pack_inputs(*encoder.inputs), encoder.inputs[1:]
         sampling = Sampling(seed, name="sampling")
         x_hat = decoder(pack_inputs(sampling(encoder(inputs)), *labels))
         super().__init__(inputs, x_hat, name=name, **kwargs)
         self.encoder, self.decoder, self.sampling = encoder, decoder, sampling
-        self.beta, self.likelihood, self.seed = beta, likelihood, seed
+        self.create_number(beta)
+        self._kl_scale, self.likelihood, self.seed = kl_scale, likelihood, seed
         self.num_classes = count_classes(decoder)
         self.latent_dim = decoder.inputs[0].shape[-1]
-        self.kl_weight = kl_weight
         self.loss_tracker = keras.metrics.Mean(name="loss")
         self.reconstruction_loss_tracker = keras.metrics.Mean(name="reconstruction_loss")
         self.kl_loss_tracker = keras.metrics.Mean(name="kl_loss")
 
+    beta = adjustable_number
+
     @property
-    def metrics(self):
-        return [self.loss_tracker, self.reconstruction_loss_tracker, self.kl_loss_tracker]
+    def kl_weight(self) -> float:
+        """Weight of the KL term in the loss: beta, or 2 / pixels * beta."""
+        return self.beta * self._kl_scale
+
+    @kl_weight.setter
+    def kl_weight(self, value):
+        self.beta = value / self._kl_scale
 
     def compute_loss_and_logs(self, data, training):
         """Return the scalar loss of a batch and a dict of metric results."""
-        x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, labels, sample_weight = self.unpack(data)
         z_mean, z_log_var = self.encoder(pack_inputs(x, labels), training=training)
-        z = self.sampling([z_mean, z_log_var])  # (batch, latent_dim)
+        z = self.sampling([z_mean, z_log_var], training=training)  # (batch, latent_dim)
         x_hat = self.decoder(pack_inputs(z, labels), training=training)  # (batch, features)
 
         reconstruction = RECONSTRUCTION_LOSSES[self.likelihood](x, x_hat)  # (batch,)
         kl = kl_divergence(z_mean, z_log_var)  # (batch,)
-        self.reconstruction_loss_tracker.update_state(reconstruction, sample_weight)
-        self.kl_loss_tracker.update_state(kl, sample_weight)
-        # The mean over the batch.
-        return self.reduce_and_log(reconstruction + self.kl_weight * kl, sample_weight)
+        losses = reconstruction + ops.cast(self.number * self._kl_scale, kl.dtype) * kl
+        return self.reduce_and_log(
+            losses, sample_weight, x, x_hat, self.losses,
+            reconstruction_loss=reconstruction, kl_loss=kl,
+        )  # fmt: skip
 
     def train_step(self, data):
         with tf.GradientTape() as tape:
@@ -349,14 +408,7 @@ class VAE(NestedConfigMixin, CustomLossMixin, GenerativeImageModel):
         return logs
 
     def encode(self, x, labels=None) -> tuple[np.ndarray, np.ndarray]:
-        """Encode images.
-
-        Args:
-            x: Float array `(n, features)`. Images in [0, 1].
-            labels: Int or int array `(n,)`; `None` for an unconditional model. Defaults to `None`.
-
-        Returns:
-            Tuple of z_mean and z_log_var, each `(n, latent_dim)`.
+        """Encode images x `(n, features)` to z_mean and z_log_var, each `(n, latent_dim)`.
 
         Raises:
             ValueError: for pixels outside [0, 1], or invalid labels.
@@ -370,8 +422,7 @@ class VAE(NestedConfigMixin, CustomLossMixin, GenerativeImageModel):
 
     def reconstruct(self, x, labels=None) -> np.ndarray:
         """Decode the z_mean of images x `(n, features)`, without sampling."""
-        z_mean, _ = self.encode(x, labels)
-        return self.decode(z_mean, labels)
+        return self.decode(self.encode(x, labels)[0], labels)
 
     def generate(self, num_samples=1, labels=None, *, seed=None) -> np.ndarray:
         """Sample z ~ N(0, I) and decode it.
@@ -384,11 +435,12 @@ class VAE(NestedConfigMixin, CustomLossMixin, GenerativeImageModel):
         Returns:
             Float32 array `(n, features)` in [0, 1].
         """
-        return self.decode(sample_prior(num_samples, self.latent_dim, seed), labels)
+        z = sample_prior(num_samples, self.decoder.inputs[0].shape[1:], seed)
+        return self.decode(z, labels)
 
     def get_config(self):
         return {
-            "name": self.name,
+            **super().get_config(),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "decoder": keras.saving.serialize_keras_object(self.decoder),
             "beta": self.beta,

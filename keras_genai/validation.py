@@ -129,6 +129,18 @@ def check_labels(labels, num_classes: int | None, num_samples: int) -> np.ndarra
     return labels.astype("int32")
 
 
+def check_sample_weight(sample_weight, *shapes: tuple) -> None:
+    """Raise ValueError unless the weights are finite numbers of one of the shapes, or `(n, 1)`."""
+    weights = np.asarray(sample_weight)
+    if weights.shape not in shapes and weights.shape != (*shapes[0][:1], 1):
+        expected = " or ".join(map(str, shapes))
+        raise ValueError(f"sample_weight: expected shape {expected}, got {weights.shape}.")
+    if not (np.issubdtype(weights.dtype, np.number) or weights.dtype == bool):
+        raise ValueError(f"sample_weight: expected numbers, got an array of {weights.dtype}.")
+    if not np.all(np.isfinite(weights.astype("float64"))):
+        raise ValueError("sample_weight: expected finite numbers, got NaN or infinity.")
+
+
 def check_tokens(name: str, tokens, vocab_size: int, minimum: int) -> list[np.ndarray]:
     """Return token sequences as a list of int32 arrays.
 
@@ -163,3 +175,36 @@ def check_tokens(name: str, tokens, vocab_size: int, minimum: int) -> list[np.nd
             )
     check_range(name, np.concatenate(sequences), vocab_size, "token ids")
     return [row.astype("int32") for row in sequences]
+
+
+def check_token_array(
+    name: str, tokens, vocab_size: int, *, minimum=1, maximum=None, kind="token ids", ignored=None
+) -> None:
+    """Raise ValueError unless `tokens` is one integer array `(batch, n)` of ids of the vocabulary.
+
+    Args:
+        name: String. Name of the argument for the error message.
+        tokens: Array to check.
+        vocab_size: Int. Number of tokens in the vocabulary.
+        minimum: Int. Smallest valid n. Defaults to `1`.
+        maximum: Int or `None`. Largest valid n. Defaults to `None`, no limit.
+        kind: String. What the integers are, for the error message. Defaults to `"token ids"`.
+        ignored: Int or `None`. One more valid id, of targets that no loss counts.
+    """
+    if isinstance(tokens, (list, tuple, dict)):
+        raise ValueError(f"{name}: expected {kind} (batch, n), got a {type(tokens).__name__}.")
+    tokens = np.asarray(tokens)
+    if tokens.ndim != 2:
+        raise ValueError(f"{name}: expected {kind} (batch, n), got shape {tokens.shape}.")
+    if len(tokens) == 0:
+        raise ValueError(f"{name}: expected at least one sequence, got none.")
+    if tokens.shape[1] < minimum:
+        raise ValueError(
+            f"{name}: expected sequences of at least {minimum} {kind}, got shape {tokens.shape}."
+        )
+    if maximum is not None and tokens.shape[1] > maximum:
+        raise ValueError(
+            f"{name}: expected at most {maximum} tokens, as many as the model can take, "
+            f"got {tokens.shape[1]}."
+        )
+    check_range(name, tokens if ignored is None else tokens[tokens != ignored], vocab_size, kind)

@@ -24,14 +24,17 @@ from keras import layers, ops
 from keras_genai import audio, autoregressive
 from keras_genai.autoregressive import Sampler
 from keras_genai.conditioning import OneHot, label_input, pack_inputs
-from keras_genai.models import ValidatedModel
-from keras_genai.validation import check_labels, check_range, check_size, check_sizes
+from keras_genai.embeddings import Embedding
+from keras_genai.language_model import TokenModelMixin, check_same_shape
+from keras_genai.layer_state import LayerStateMixin
+from keras_genai.models import ConfigMixin, ValidatedModel
+from keras_genai.validation import check_labels, check_size, check_sizes, check_token_array
 
 IGNORE_CLASS = -1  # target of the padding after the end of a sound
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class ResidualBlock(layers.Layer):
+class ResidualBlock(LayerStateMixin, layers.Layer):
     """Residual block of figure 4: a gated, dilated causal convolution of two taps.
 
         z = tanh(W_f * x + V_f h) ⊙ sigmoid(W_g * x + V_g h)
@@ -57,18 +60,21 @@ class ResidualBlock(layers.Layer):
             dilation_rate=dilation_rate,
         )
         # A convolution of two taps is a dense layer on both taps, concatenated.
-        self.gate_dense = layers.Dense(2 * self.residual_channels, name="gate_dense")
-        self.residual_and_skip = layers.Dense(
+        self.gate_dense = self._dense(2 * self.residual_channels, name="gate_dense")
+        self.residual_and_skip = self._dense(
             self.residual_channels + self.skip_channels, name="residual_and_skip"
         )
-        self.label_projection = layers.Dense(
-            2 * self.residual_channels, use_bias=False, name="label_projection"
-        )
+
+    def _dense(self, units, **kwargs):
+        return layers.Dense(units, dtype=self.dtype_policy, **kwargs)
 
     def build(self, x_shape, labels_shape=None):
         self.gate_dense.build((*x_shape[:-1], 2 * self.residual_channels))
         self.residual_and_skip.build((*x_shape[:-1], self.residual_channels))
         if labels_shape is not None:
+            self.label_projection = self._dense(
+                2 * self.residual_channels, use_bias=False, name="label_projection"
+            )
             self.label_projection.build(labels_shape)
         self.built = True
 
@@ -154,12 +160,13 @@ def receptive_field(num_blocks: int, layers_per_block: int) -> int:
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
-class WaveNet(ValidatedModel):
+class WaveNet(TokenModelMixin, ConfigMixin, ValidatedModel):
     """WaveNet: a network from mu-law levels to the logits of the next level.
 
     Levels are int32 `(batch, n)`; the logits are `(batch, n, quantization_channels)`. A sound is
     preceded by one level of silence, `quantization_channels // 2`, so that its first sample has a
-    prediction too. Targets of -1 mark padding; use a loss that ignores them.
+    prediction too. Targets of -1 mark padding; use a loss that ignores them. Sample weights are
+    `(batch,)` or `(batch, n)`.
 
     Args:
         quantization_channels: Int, at least 2. Number of mu-law levels. Defaults to `256`.
@@ -208,7 +215,7 @@ class WaveNet(ValidatedModel):
             sample_rate=sample_rate,
         )
         # Layers.
-        embedding = layers.Embedding(quantization_channels, residual_channels, name="embedding")
+        embedding = Embedding(quantization_channels, residual_channels, name="embedding")
         residual_blocks = [
             ResidualBlock(
                 residual_channels, skip_channels, 2**j, name=f"block_{i + 1}_dilation_{2**j}"
@@ -217,7 +224,7 @@ class WaveNet(ValidatedModel):
             for j in range(layers_per_block)
         ]
         hidden = layers.Dense(skip_channels, activation="relu", name="hidden")
-        head = layers.Dense(quantization_channels, dtype="float32", name="logits")
+        head = layers.Dense(quantization_channels, dtype=keras.config.floatx(), name="logits")
 
         # Functional graph.
         levels = keras.Input((None,), dtype="int32", name="levels")
@@ -250,12 +257,15 @@ class WaveNet(ValidatedModel):
 
         Inputs are levels `(batch, n)`; targets are levels or -1 for padding.
         """
+        self.check_inputs(x)
+        levels = x[0] if isinstance(x, (list, tuple)) else x
+        check_token_array("y", y, self.vocab_size, kind="levels", ignored=IGNORE_CLASS)
+        check_same_shape(levels, y)
+
+    def check_inputs(self, x):
+        """Raise ValueError unless x is levels `(batch, n)`, or a pair of levels and labels."""
         levels, labels = (*x, None)[:2] if isinstance(x, (list, tuple)) else (x, None)
-        for name, values in (("x", np.asarray(levels)), ("y", np.asarray(y))):
-            if values.ndim != 2:
-                raise ValueError(f"{name}: expected levels (batch, n), got shape {values.shape}.")
-            ignored = (name == "y") & (values == IGNORE_CLASS)
-            check_range(name, values[~ignored], self.vocab_size, "levels")
+        check_token_array("x", levels, self.vocab_size, kind="levels")
         check_labels(labels, self.num_classes, len(levels))
 
     def initial_state(self, batch_size, max_length=None, conditioning=None):
@@ -271,7 +281,8 @@ class WaveNet(ValidatedModel):
         buffers = [layer.initial_state(batch_size) for layer in self.residual_blocks]
         if self.num_classes is None:
             return {"buffers": buffers}
-        labels = ops.one_hot(conditioning, self.num_classes, dtype=self.compute_dtype)
+        dtype = self.residual_blocks[0].compute_dtype
+        labels = ops.one_hot(conditioning, self.num_classes, dtype=dtype)
         return {"buffers": buffers, "labels": labels}
 
     def step(self, tokens, state, position, length=None):
@@ -344,7 +355,7 @@ class WaveNet(ValidatedModel):
         return audio.mu_law_decode(levels[:, 1:], self.vocab_size)
 
     def get_config(self):
-        return {"name": self.name, **self.config}
+        return {**super().get_config(), **self.config}
 
 
 build_wavenet = WaveNet  # under a builder's name, like `build_vae`

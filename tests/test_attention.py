@@ -12,10 +12,14 @@ from keras import ops
 
 from keras_genai.attention import (
     CachedMultiHeadAttention,
-    PositionalEmbedding,
     TransformerDecoderLayer,
     TransformerEncoderLayer,
     causal_mask,
+)
+from keras_genai.embeddings import (
+    Embedding,
+    PositionalEmbedding,
+    ReversibleEmbedding,
     positional_encoding,
 )
 
@@ -139,6 +143,79 @@ def test_positions_beyond_the_longest_sequence_raise():
     layer(np.full((1, 4), 3))
     with pytest.raises(ValueError, match="tokens: expected at most 4, as many as .*, got 5"):
         layer(np.full((1, 3), 3), position=2)
+
+
+def test_compiled_with_xla_indices_outside_the_tables_give_nan():
+    tokens = np.array([[0, 10, 3], [11, -1, 4]])
+    invalid = (tokens < 0) | (tokens > 10)
+    for layer in (Embedding(11, 6), ReversibleEmbedding(11, 6), PositionalEmbedding(11, 3, 6)):
+        layer(np.zeros((1, 1), "int32"))
+        vectors = tf.function(layer, jit_compile=True)(tokens)
+        np.testing.assert_array_equal(np.isnan(vectors).all(axis=-1), invalid)
+        np.testing.assert_array_equal(np.isnan(vectors).any(axis=-1), invalid)
+    valid = np.full((1, 3), 4)
+    shifted = tf.function(lambda position: layer(valid, position), jit_compile=True)
+    np.testing.assert_array_equal(np.isnan(shifted(tf.constant(1)))[0, :, 0], [False, False, True])
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("tie_weights", [False, True])
+def test_reversible_embedding_has_the_weights_and_logits_of_keras(tie_weights, quantized, tmp_path):
+    x = np.random.default_rng(0).normal(size=(2, 3, 6)).astype("float32")
+    layer = ReversibleEmbedding(11, 6, tie_weights)
+    model = keras.Sequential([keras.Input((None,), dtype="int32"), layer])
+    add_random_noise(model)
+    table = np.asarray(layer.embeddings)
+    kernel = table.T if tie_weights else np.asarray(layer.reverse_embeddings)
+    if quantized:
+        layer.quantize("int8")
+    atol = 0.1 if quantized else 1e-5
+    np.testing.assert_allclose(layer(TOKENS), table[TOKENS], atol=atol / 10)
+    np.testing.assert_allclose(layer(x, reverse=True), x @ kernel, atol=atol)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras").layers[-1]
+    np.testing.assert_array_equal(loaded(x, reverse=True), layer(x, reverse=True))
+    np.testing.assert_array_equal(loaded(TOKENS), layer(TOKENS))
+    if hasattr(keras.layers, "ReversibleEmbedding") and not quantized:
+        stock = keras.layers.ReversibleEmbedding(11, 6, tie_weights)
+        stock.build()
+        stock_model = keras.Sequential([keras.Input((None,), dtype="int32"), stock])
+        model.save_weights(tmp_path / "model.weights.h5")
+        stock_model.load_weights(tmp_path / "model.weights.h5")
+        np.testing.assert_allclose(stock(x, reverse=True), layer(x, reverse=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_precision_of_a_layer_is_that_of_all_layers_inside(policy):
+    x = np.random.default_rng(0).normal(size=(2, 4, 6)).astype("float32")
+    for layer, inputs in (
+        (TransformerEncoderLayer(2, 7, dtype=policy), x),
+        (TransformerDecoderLayer(2, 7, cross_attention=False, dtype=policy), x),
+        (CachedMultiHeadAttention(2, dtype=policy), x),
+        (PositionalEmbedding(11, 9, 6, dtype=policy), TOKENS),
+    ):
+        output = layer(inputs)
+        assert {inner.dtype_policy.name for inner in layer._flatten_layers()} == {policy}
+        assert output.dtype == layer.compute_dtype == policy.removeprefix("mixed_")
+        reference = type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+        reference.build(inputs.shape)
+        reference.set_weights(layer.get_weights())
+        output = ops.cast(output, "float32")
+        np.testing.assert_allclose(output, reference(inputs), atol=0.05)
+
+
+def test_frozen_and_quantized_inner_layers_are_saved_in_a_sequential_model(tmp_path):
+    layer = TransformerEncoderLayer(2, 7)
+    model = keras.Sequential([keras.Input((4, 6)), layer])
+    layer.self_attention.query.trainable = False
+    layer.feedforward_output_dense.quantize("int8")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    x = np.random.default_rng(0).normal(size=(2, 4, 6)).astype("float32")
+    np.testing.assert_array_equal(loaded(x), model(x))
+    inner = loaded.layers[-1]
+    assert not inner.self_attention.query.trainable and inner.self_attention.key.trainable
+    assert inner.feedforward_output_dense.quantization_mode == "int8"
 
 
 def test_positional_encoding_against_its_formula():

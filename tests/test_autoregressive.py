@@ -5,6 +5,7 @@ import logging
 import math
 from functools import partial
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -156,6 +157,16 @@ def test_same_seed_repeats_the_tokens_and_none_does_not():
 
 
 @pytest.mark.slow
+def test_random_seed_of_keras_governs_generation_without_a_seed():
+    model, results = random_bigram_model(), []
+    for seed in (1, 1, 2):
+        keras.utils.set_random_seed(seed)
+        results.append(np.concatenate([generate(model, [[0]], 30)[0] for _ in range(2)]))
+    np.testing.assert_array_equal(results[0], results[1])
+    assert not np.array_equal(results[0], results[2])
+    assert not np.array_equal(results[0][:31], results[0][31:])
+
+
 def test_sequences_end_with_the_stop_token():
     model = cyclic_bigram_model()
     rows = generate(model, [[0], [3, 1], [2]], 4, stop_token=3)

@@ -122,3 +122,49 @@ def test_nan_after_the_last_step_raises_before_the_epoch_is_saved(digits, tmp_pa
     with pytest.raises(FloatingPointError, match="val_.* is nan in epoch 1, at its end"):
         model.fit(digits[0], validation_data=(digits[0],), callbacks=callbacks, verbose=0)
     assert not list(tmp_path.iterdir())
+
+
+# Faults that are found before training.
+
+
+def build_no_generator():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+def build_oblong_vae():
+    model = VAE(build_encoder(12, (4,), 2), build_decoder(2, (4,), 12))
+    model.compile("sgd", jit_compile=False)
+    return model
+
+
+@pytest.mark.parametrize(
+    "build, callback, message",
+    [
+        (build_no_generator, SampleGrid(num_images=4), "model: expected a model with `generate`"),
+        (build_oblong_vae, SampleGrid(num_images=4), "images: expected .* got \\(4, 12\\)"),
+        (lambda: small_vae(10), SampleGrid(num_images=4), "labels: expected integers from 0 to 9"),
+        (small_vae, SampleGrid("{no_epoch}.png", num_images=1), "no_epoch"),
+    ],
+)
+def test_sample_grid_that_cannot_be_drawn_raises_before_training(build, callback, message):
+    model = build()
+    before = model.get_weights()
+    x = np.zeros((8, *model.inputs[0].shape[1:]), "float32")
+    y = np.zeros(8, "int32") if len(model.inputs) == 2 else None
+    y = np.zeros((8, 1)) if model.name.startswith("sequential") else y
+    if len(model.inputs) == 2:
+        x = np.zeros((8, 784), "float32")
+    with pytest.raises((ValueError, KeyError), match=message):
+        model.fit(x, y, callbacks=[callback], verbose=0)
+    assert largest_difference(model.get_weights(), before) == 0
+
+
+def test_folder_of_the_checkpoint_is_created_before_training(tmp_path):
+    callback = AtomicModelCheckpoint(tmp_path / "new" / "model.keras")
+    callback.on_train_begin()
+    assert (tmp_path / "new").is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        AtomicModelCheckpoint(tmp_path / "file" / "model.keras").on_train_begin()

@@ -225,6 +225,8 @@ def test_add_noise_takes_one_timestep_or_one_per_image():
 class RecordingNetwork:
     """A network that appends the inputs of each call to a list."""
 
+    losses = ()
+
     def __init__(self, network, calls):
         self.network, self.calls = network, calls
 
@@ -247,7 +249,7 @@ def test_loss_is_the_squared_error_of_the_prediction(monkeypatch, prediction_typ
     x = np.random.default_rng(0).uniform(size=(8, 4, 4, 1)).astype("float32")
     labels, weights = tf.range(8) % 3, np.arange(8).astype("float32")
     sampled_t, noise = model.sample_timesteps_and_noise(x)
-    monkeypatch.setattr(model, "sample_timesteps_and_noise", lambda x: (sampled_t, noise))
+    monkeypatch.setattr(model, "sample_timesteps_and_noise", lambda *_: (sampled_t, noise))
     networks = {True: model.network, False: model.ema_network}
     calls = record_inputs(monkeypatch, model)
     for training, network in networks.items():
@@ -384,7 +386,9 @@ def test_invalid_arguments_raise(conditional_network, arguments, message):
 
 def test_network_without_timesteps_raises():
     network = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(1, 1)])
-    with pytest.raises(ValueError, match="network: expected inputs of images, timesteps and"):
+    with pytest.raises(
+        ValueError, match="network: expected inputs x_t, t and, if conditional, labels, got 1"
+    ):
         DDPM(network, NoiseSchedule(num_timesteps=30))
 
 
@@ -457,3 +461,89 @@ def test_unconditional_prediction_without_dropped_labels_in_training_raises(opti
     model.generate(1, labels=1, num_steps=1)
     with pytest.raises(ValueError, match="cond_drop_prob: expected above 0 in training"):
         model.generate(1, num_steps=1, **options)
+
+
+# What users pass.
+
+
+def test_weights_of_the_network_that_are_replaced_restart_the_average(tmp_path):
+    model, other = random_ddpm(seed=0), random_ddpm(seed=0)
+    other.network.set_weights([2 * w for w in other.network.get_weights()])
+    other.network.save_weights(tmp_path / "network.weights.h5")
+    before = model.generate(1, num_steps=2, seed=0)
+    model.network.load_weights(tmp_path / "network.weights.h5")
+    after = model.generate(1, num_steps=2, seed=0)
+    assert np.any(before != after)
+    assert largest_difference(model.ema_network.get_weights(), other.network.get_weights()) == 0
+
+
+@pytest.mark.parametrize("replace_before", ["evaluate", "fit", "train_on_batch", "save"])
+def test_replaced_weights_count_wherever_the_average_is_used(tmp_path, replace_before):
+    model = random_ddpm(seed=0, ema_momentum=0.9)
+    model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    model.network.set_weights([2 * w for w in model.network.get_weights()])
+    x = np.zeros((2, 4, 4, 1))
+    if replace_before == "save":
+        model.save(tmp_path / "model.keras")
+        model = keras_genai.load_model(tmp_path / "model.keras")
+    else:
+        getattr(model, replace_before)(x, **({} if "batch" in replace_before else {"verbose": 0}))
+    assert largest_difference(model.ema_network.get_weights(), model.network.get_weights()) < 1e-6
+
+
+def test_average_is_kept_by_everything_else(tmp_path):
+    model = random_ddpm(seed=0)
+    model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    average = [np.array(w) for w in model.ema_network.get_weights()]
+    model.generate(1, num_steps=1)
+    model.set_weights(model.get_weights())
+    model.save_weights(tmp_path / "model.weights.h5")
+    model.save(tmp_path / "model.keras")
+    loaded = keras_genai.load_model(tmp_path / "model.keras")
+    weights_loaded = random_ddpm(seed=1)
+    weights_loaded.network.set_weights([3 * w for w in model.network.get_weights()])
+    weights_loaded.load_weights(tmp_path / "model.weights.h5")
+    for same in (model, loaded, weights_loaded):
+        same.generate(1, num_steps=1)
+        assert largest_difference(same.ema_network.get_weights(), average) == 0
+    loaded.network.set_weights([2 * w for w in loaded.network.get_weights()])
+    loaded.generate(1, num_steps=1)
+    assert largest_difference(loaded.ema_network.get_weights(), loaded.network.get_weights()) == 0
+
+
+class GenerateAtEpochEnd(keras.callbacks.Callback):
+    """Generation in the middle of a training run."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.generate(1, num_steps=1)
+
+
+def test_generation_in_callbacks_keeps_the_average():
+    averages = []
+    for callbacks in ([], [GenerateAtEpochEnd()]):
+        keras.utils.set_random_seed(0)
+        model = random_ddpm(seed=0)
+        model.compile("adam", run_eagerly=True)
+        model.fit(np.zeros((4, 4, 4, 1)), epochs=2, callbacks=callbacks, verbose=0)
+        averages.append(model.ema_network.get_weights())
+    assert largest_difference(*averages) == 0
+    assert largest_difference(averages[0], model.network.get_weights()) > 0
+
+
+def test_losses_of_the_network_are_added():
+    model = random_ddpm(seed=0)
+    x = np.zeros((4, 4, 4, 1), "float32")
+    kernel = model.network.get_layer("noise").kernel
+    losses = []
+    for strength in (0.0, 0.1):
+        kernel.regularizer = keras.regularizers.L2(strength)
+        model.seed_generator.state.assign([0, 0])
+        losses.append(float(model.compute_loss_and_logs(x, training=True)[0]))
+    assert losses[1] - losses[0] == pytest.approx(0.1 * np.sum(np.square(kernel)), rel=1e-3)
+
+
+def test_metrics_compare_target_and_prediction():
+    model = random_ddpm(seed=0)
+    model.compile(metrics=["mse"], weighted_metrics=["mae"], run_eagerly=True)
+    logs = model.evaluate(np.zeros((4, 4, 4, 1)), return_dict=True, verbose=0)
+    assert logs["mse"] == pytest.approx(logs["loss"], rel=1e-5) and logs["mae"] > 0

@@ -343,7 +343,7 @@ def test_losses_match_the_articles_formulas(digits):
     noise = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
     for joint_batch in (False, True):
         model = GAN(*small_networks(), joint_batch)
-        model.sample_noise = lambda batch_size: tf.constant(noise)
+        model.sample_noise = lambda batch_size, training=True: tf.constant(noise)
         model.compile(run_eagerly=True)
         d_real = np.asarray(model.discriminator(real), "float64")
         d_fake = np.asarray(model.discriminator(model.generator(noise)), "float64")
@@ -506,7 +506,7 @@ def test_labels_must_match_num_classes(digits):
         (lambda: build_generator(num_classes=0), "num_classes: .* got 0"),
         (
             lambda: build_gan(build_generator(output_dim=100), build_discriminator()),
-            "input_dim 100.* 784",
+            r"images of shape \(100,\).* \(784,\)",
         ),
         (
             lambda: GAN(build_generator(num_classes=10), build_discriminator()),
@@ -526,3 +526,199 @@ def test_labels_must_match_num_classes(digits):
 def test_error_messages_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# What users pass.
+
+
+def train(networks, x, way, epochs=2, **arguments):
+    """Train by `train_gan` or by `GAN.fit`, without shuffling; return the model and its history."""
+    if way == "train_gan":
+        history = train_gan(
+            *networks, x, epochs=epochs, batch_size=16, shuffle=False, seed=0, verbose=0,
+            **arguments,
+        )  # fmt: skip
+        return history.model, history.history
+    callbacks = arguments.pop("callbacks", None)
+    joint_batch = arguments.pop("joint_batch", False)
+    model = GAN(*networks, joint_batch=joint_batch, seed=0)
+    model.compile(jit_compile=False, **arguments)
+    history = model.fit(
+        x, epochs=epochs, batch_size=16, shuffle=False, verbose=0, callbacks=callbacks
+    )
+    return model, history.history
+
+
+WAYS = ["train_gan", "GAN"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_layers_keep_their_own_trainable_flags(digits, way):
+    networks = generator, discriminator = small_networks()
+    dense_layers(discriminator)[0].trainable = dense_layers(generator)[1].trainable = False
+    before = [layer.get_weights() for network in networks for layer in dense_layers(network)]
+    model, _ = train(networks, digits[0][:32], way)
+    model, _ = train(networks, digits[0][:32], way)
+    after = [layer.get_weights() for network in networks for layer in dense_layers(network)]
+    moved = [bool(np.any(a[0] != b[0])) for a, b in zip(before, after, strict=True)]
+    assert moved == [True, False, False, True]
+    flags = [layer.trainable for network in networks for layer in dense_layers(network)]
+    assert flags == moved and discriminator.trainable
+
+
+def test_frozen_generator_raises():
+    generator, discriminator = small_networks()
+    generator.trainable = False
+    with pytest.raises(ValueError, match="generator: expected trainable weights"):
+        GAN(generator, discriminator).compile()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_scheduled_learning_rate_keeps_the_ratio_of_both_networks(digits, way):
+    schedule = keras.callbacks.LearningRateScheduler(lambda epoch: [0.5, 0.25][epoch])
+    optimizers = {
+        "generator_optimizer": keras.optimizers.SGD(1e-2),
+        "discriminator_optimizer": keras.optimizers.SGD(4e-2),
+    }
+    model, logs = train(small_networks(), digits[0][:32], way, callbacks=[schedule], **optimizers)
+    assert float(optimizers["generator_optimizer"].learning_rate) == 0.25
+    assert float(optimizers["discriminator_optimizer"].learning_rate) == 1.0
+    assert logs["learning_rate"] == [0.5, 0.25]
+    plateau = keras.callbacks.ReduceLROnPlateau(
+        "generator_loss", mode="min", factor=0.5, patience=1, min_delta=9
+    )
+    model, _ = train(small_networks(), digits[0][:32], way, callbacks=[plateau])
+    for optimizer in (model.generator_optimizer, model.discriminator_optimizer):
+        assert float(optimizer.learning_rate) == pytest.approx(1e-4)
+
+
+def test_rate_of_zero_keeps_the_last_ratio():
+    model = GAN(*small_networks())
+    model.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.2))
+    for rate in (0.0, 0.3):
+        model.optimizer.learning_rate = rate
+    assert float(model.discriminator_optimizer.learning_rate) == pytest.approx(0.6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_backup_continues_an_interrupted_run(double_precision, digits, tmp_path, way):
+    def stop(epoch, logs=None):
+        if epoch == 2 and not stopped:
+            stopped.append(True)
+            raise KeyboardInterrupt
+
+    weights = []
+    for backup in (False, True):
+        keras.utils.set_random_seed(0)
+        networks = small_networks()
+        stopped = [] if backup else [True]
+        callbacks = [keras.callbacks.LambdaCallback(on_epoch_begin=stop)]
+        if backup:
+            callbacks.append(keras.callbacks.BackupAndRestore(tmp_path / "backup"))
+            with pytest.raises(KeyboardInterrupt):
+                train(networks, digits[0][:32], way, epochs=4, callbacks=callbacks)
+            keras.utils.set_random_seed(1)
+            networks = small_networks()  # of a new process: other initial weights
+        train(networks, digits[0][:32], way, epochs=4, callbacks=callbacks)
+        weights.append([w for network in networks for w in network.get_weights()])
+    assert largest_difference(*weights) == 0
+
+
+@pytest.mark.slow
+def test_order_of_a_continued_epoch_is_that_of_an_uninterrupted_run(digits):
+    orders = []
+    for first_epoch in (0, 1):
+        networks, seen = small_networks(), []
+        networks[1].train_on_batch = lambda x, y, seen=seen: seen.append(x[:16]) or 0.0
+        begin = keras.callbacks.LambdaCallback()
+        begin.on_train_begin = lambda logs=None, begin=begin, epoch=first_epoch: setattr(
+            begin.model, "_initial_epoch", epoch
+        )
+        train_gan(
+            *networks, digits[0][:32], epochs=2, batch_size=16, joint_batch=True, seed=0,
+            callbacks=[begin], verbose=0,
+        )  # fmt: skip
+        orders.append(np.concatenate(seen[-2:]))
+    np.testing.assert_array_equal(*orders)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("joint_batch", [True, False])
+def test_both_ways_add_the_losses_of_the_networks(double_precision, digits, joint_batch):
+    results = []
+    for way in WAYS:
+        keras.utils.set_random_seed(0)
+        networks = small_networks()
+        for network in networks:
+            dense_layers(network)[0].kernel.regularizer = keras.regularizers.L2(0.01)
+            dense_layers(network)[0].activity_regularizer = keras.regularizers.L1(0.01)
+        _, logs = train(networks, digits[0][:32], way, joint_batch=joint_batch)
+        results.append((networks, logs))
+    (networks, logs), (other_networks, other_logs) = results
+    for network, other in zip(networks, other_networks, strict=True):
+        assert largest_difference(network.get_weights(), other.get_weights()) < 1e-9
+    for name in logs:
+        np.testing.assert_allclose(logs[name], other_logs[name], rtol=1e-6)
+
+
+def test_regularizer_is_added_to_the_loss_of_its_network(digits):
+    networks = small_networks()
+    model = GAN(*networks, seed=0)
+    model.compile(jit_compile=False)
+    losses = []
+    for strength in (0.0, 0.5):
+        for network in networks:
+            dense_layers(network)[0].kernel.regularizer = keras.regularizers.L2(strength)
+        model.compile(jit_compile=False)
+        model.evaluation_seed_generator.state.assign([0, 0])
+        losses.append(model.evaluate(digits[0][:16], return_dict=True, verbose=0))
+    for network, name in zip(networks, ["generator_loss", "discriminator_loss"], strict=True):
+        penalty = 0.5 * np.sum(np.square(dense_layers(network)[0].kernel))
+        assert losses[1][name] - losses[0][name] == pytest.approx(penalty, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["loss", "loss_weights", "metrics", "weighted_metrics"])
+def test_arguments_of_other_losses_raise(name):
+    with pytest.raises(ValueError, match=f"{name}: expected none"):
+        GAN(*small_networks()).compile(**{name: ["mae"]})
+
+
+def test_one_optimizer_for_both_networks_raises():
+    optimizer = keras.optimizers.Adam()
+    with pytest.raises(ValueError, match="discriminator_optimizer: expected another"):
+        GAN(*small_networks()).compile(optimizer, optimizer)
+
+
+def discriminator_of(output):
+    image = keras.Input((784,))
+    return keras.Model(image, output(image))
+
+
+@pytest.mark.parametrize(
+    "discriminator, message",
+    [
+        (lambda: discriminator_of(keras.layers.Dense(1)), "expected probabilities, .* 'linear'"),
+        (lambda: discriminator_of(keras.layers.Dense(2, "sigmoid")), r"an output \(batch, 1\)"),
+        (lambda: keras.Sequential([keras.layers.Dense(1)]), "a Sequential without known inputs"),
+    ],
+)
+def test_discriminators_of_other_outputs_raise(discriminator, message):
+    for build in (GAN, build_gan):
+        with pytest.raises(ValueError, match=f"discriminator: .*{message}"):
+            build(small_networks()[0], discriminator())
+
+
+def test_images_with_channels_are_generated():
+    noise, image = keras.Input((5,)), keras.Input((4, 4, 1))
+    generator = keras.Model(
+        noise, keras.layers.Reshape((4, 4, 1))(keras.layers.Dense(16, "sigmoid")(noise))
+    )
+    discriminator = keras.Model(
+        image, keras.layers.Dense(1, "sigmoid")(keras.layers.Flatten()(image))
+    )
+    model = GAN(generator, discriminator)
+    model.compile(jit_compile=False)
+    model.fit(np.zeros((8, 4, 4, 1)), verbose=0)
+    assert model.generate(3).shape == (3, 4, 4, 1)

@@ -83,7 +83,7 @@ def test_more_tokens_than_the_context_length_raise(model):
     with pytest.raises(ValueError, match="expected at most 16 tokens, prompt included"):
         model.generate(random_tokens(1, 3), 14)
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    with pytest.raises(ValueError, match="tokens: expected at most 16, as many as .* got 17"):
+    with pytest.raises(ValueError, match="x: expected at most 16 tokens, as many as .* got 17"):
         model.fit(random_tokens(2, 17), random_tokens(2, 17), verbose=0)
 
 
@@ -281,3 +281,25 @@ def test_lora_trains_low_rank_updates_of_queries_and_values_only():
     assert largest_difference(dense.get_weights(), frozen) == 0
     with pytest.raises(ValueError, match="rank: expected a whole number of at least 1, got 0"):
         enable_lora(model, 0)
+
+
+@pytest.mark.slow
+def test_file_has_the_merged_lora_updates_and_frozen_layers(tmp_path):
+    model = build_gpt2(50, 20, 1, 2, 16)
+    tokens = np.random.default_rng(0).integers(50, size=(32, 12))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    enable_lora(model, 2)
+    model.compile(keras.optimizers.Adam(1e-2), loss, run_eagerly=True)
+    model.fit(tokens[:, :-1], tokens[:, 1:], verbose=0)
+    model.save(tmp_path / "model.keras")
+    with pytest.warns(UserWarning, match="Skipping variable loading for optimizer"):
+        loaded = keras_genai.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded(tokens), model(tokens), atol=1e-5)
+    assert loaded.trainable_variables == [] and len(model.trainable_variables) == 4
+    assert model.decoder_layers[0].self_attention.query.lora_kernel_a.trainable
+    before = np.asarray(loaded(tokens))
+    enable_lora(loaded, 2)
+    loaded.compile(keras.optimizers.Adam(1e-2), loss, run_eagerly=True)
+    loaded.fit(tokens[:, :-1], tokens[:, 1:], verbose=0)
+    assert len(loaded.trainable_variables) == 4
+    assert np.abs(loaded(tokens) - before).max() > 1e-3

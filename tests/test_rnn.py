@@ -6,7 +6,7 @@ import pytest
 from helpers import set_random_weights
 
 from keras_genai.autoregressive import GREEDY
-from keras_genai.models import Dropout
+from keras_genai.random_state import Dropout
 from keras_genai.rnn import (
     CELLS,
     build_forecaster,
@@ -113,6 +113,20 @@ def test_gradient_norms_match_finite_differences():
     model.set_weights(weights)
     expected = np.linalg.norm(numeric, axis=1)
     np.testing.assert_allclose(gradient_norms(model, tokens, target), expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_forecaster_in_mixed_precision_is_close_to_float32(cell, policy):
+    # Values beyond float16's maximum of 65,504.
+    past = 1e5 * (1 + np.random.default_rng(0).random((3, 12)).astype("float32"))
+    forecaster = set_random_weights(build_forecaster(12, 4, cell, 8))
+    keras.config.set_dtype_policy(policy)
+    mixed = set_random_weights(build_forecaster(12, 4, cell, 8))
+    keras.config.set_dtype_policy("float32")
+    output = np.asarray(mixed(past))
+    assert output.dtype == "float32"
+    np.testing.assert_allclose(output, forecaster(past), atol=0.03 * past.std())
 
 
 def test_number_of_parameters():

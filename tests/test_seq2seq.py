@@ -12,10 +12,11 @@ from helpers import add_random_noise, largest_difference
 
 import keras_genai
 from keras_genai import seq2seq
-from keras_genai.attention import PositionalEmbedding, TransformerEncoderLayer
+from keras_genai.attention import TransformerEncoderLayer
 from keras_genai.beam_search import beam_search
+from keras_genai.embeddings import PositionalEmbedding
+from keras_genai.language_model import MaskedCrossentropy
 from keras_genai.seq2seq import (
-    MaskedCrossentropy,
     Seq2SeqTransformer,
     TransformerSchedule,
     build_seq2seq_transformer,
@@ -155,7 +156,31 @@ def test_padding_has_no_weight_in_the_loss():
     assert float(restored(LABELS, LOGITS)) == float(loss(LABELS, LOGITS))
 
 
+@pytest.mark.parametrize("invalid", [-1, -100, 6, 99])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_label_outside_the_vocabulary_gives_nan(invalid, jit_compile):
+    loss = tf.function(MaskedCrossentropy(0.1), jit_compile=jit_compile)
+    assert np.isfinite(loss(tf.constant(LABELS), LOGITS))
+    labels = LABELS.copy()
+    labels[1, 1] = invalid
+    assert np.isnan(loss(tf.constant(labels), LOGITS))
+
+
+def test_loss_of_float16_logits_is_computed_in_float32():
+    labels, logits = np.tile(LABELS, (1000, 1)), np.tile(LOGITS, (1000, 1, 1))
+    half = logits.astype("float16")
+    weights = np.where(np.arange(3000) % 3 == 1, 1 / 3, 1.0)  # 1 / 3 is 0.33325 in float16
+    loss = MaskedCrossentropy()(labels, tf.constant(half), weights)
+    assert loss.dtype == "float32"
+    cross_entropy = keras_cross_entropy(labels, half.astype("float32"))
+    expected = np.average(cross_entropy, weights=weights[:, None] * (labels != 0))
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
 # Training.
+
+# Older versions of Keras ignore the mask in metrics without weights.
+MASKS_COUNT_IN_METRICS = not keras.__version__.startswith("3.8.")
 
 PAIRS = np.random.default_rng(0).integers(3, 11, size=(2, 16, 6)).astype("int32")
 PAIRS[1, :, 0] = 1
@@ -208,6 +233,96 @@ def test_metrics_are_means_over_all_tokens_of_batches_of_any_length(model):
     logits = model([SOURCE, TARGET[:, :-1]])
     expected = MaskedCrossentropy(0.1)(TARGET[:, 1:], logits, weights)
     assert loss["loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sequences", "sequences (batch, 1)", "tokens", "zero"])
+@pytest.mark.parametrize("source", ["arrays", "dataset"])
+def test_sample_weights_are_in_numerator_and_denominator(model, kind, source):
+    model = Seq2SeqTransformer.from_config(model.get_config())
+    add_random_noise(model)
+    model.compile(weighted_metrics=["accuracy"], run_eagerly=True)
+    rng = np.random.default_rng(0)
+    weights = {
+        "sequences": rng.random(3),
+        "sequences (batch, 1)": rng.random((3, 1)),
+        "tokens": rng.random(TARGET.shape),
+        "zero": np.zeros(3),
+    }[kind]
+    if source == "arrays":
+        logs = model.evaluate(
+            SOURCE, TARGET, sample_weight=weights, verbose=0, return_dict=True, batch_size=2
+        )
+    else:
+        data = tf.data.Dataset.from_tensor_slices((SOURCE, TARGET, weights)).batch(2)
+        logs = model.evaluate(data, verbose=0, return_dict=True)
+    assert sorted(logs) == ["accuracy", "cross_entropy", "loss"]
+    labels, logits = TARGET[:, 1:], np.asarray(model([SOURCE, TARGET[:, :-1]]))
+    token_weights = (weights[:, 1:] if kind == "tokens" else weights.reshape(3, 1)) * (labels != 0)
+    if kind == "zero":
+        assert logs["loss"] == logs["cross_entropy"] == logs["accuracy"] == 0
+        model.train_on_batch(SOURCE, TARGET, weights)
+        assert all(np.isfinite(w).all() for w in model.get_weights())
+        return
+    for name, smoothing in (("loss", 0.1), ("cross_entropy", 0.0)):
+        losses = keras_cross_entropy(labels, logits, smoothing)
+        assert logs[name] == pytest.approx(np.average(losses, weights=token_weights), rel=1e-4)
+    correct = logits.argmax(axis=-1) == labels
+    assert logs["accuracy"] == pytest.approx(np.average(correct, weights=token_weights), rel=1e-4)
+
+
+def test_metrics_loss_weights_and_regularizers_of_compile_count():
+    model = small_seq2seq(num_layers=1)
+    add_random_noise(model)
+    model.compile(loss_weights=[3.0], metrics=["accuracy"], run_eagerly=True)
+    logits, labels = np.asarray(model([SOURCE, TARGET[:, :-1]])), TARGET[:, 1:]
+    loss = keras_cross_entropy(labels, logits, 0.1)[labels != 0].mean()
+    logs = model.evaluate(SOURCE, TARGET, verbose=0, return_dict=True)
+    assert logs["loss"] == pytest.approx(3 * loss, rel=1e-4)
+    assert set(logs) == {"loss", "cross_entropy", "accuracy"}
+    mask = labels != 0
+    if MASKS_COUNT_IN_METRICS:
+        assert logs["accuracy"] == pytest.approx((logits.argmax(-1) == labels)[mask].mean())
+    model.lm_head.kernel.regularizer = keras.regularizers.L2(0.1)
+    logs = model.evaluate(SOURCE, TARGET, verbose=0, return_dict=True)
+    penalty = 0.1 * np.sum(np.asarray(model.lm_head.kernel) ** 2)
+    assert logs["loss"] == pytest.approx(3 * loss + penalty, rel=1e-4)
+    # A loss that is no MaskedCrossentropy excludes padding, too.
+    model = Seq2SeqTransformer.from_config(model.get_config())
+    add_random_noise(model)
+    stock = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", stock, run_eagerly=True)
+    losses = keras_cross_entropy(labels, np.asarray(model([SOURCE, TARGET[:, :-1]])))
+    logs = model.evaluate(SOURCE, TARGET, verbose=0, return_dict=True)
+    assert logs["loss"] == pytest.approx(losses[mask].mean(), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_weighted_and_regularized_training_gives_the_weights_of_stock_fit(policy):
+    source, target = PAIRS
+    weights = np.random.default_rng(0).random(target.shape).astype("float32")
+    results, losses = [], []
+    keras.config.set_dtype_policy(policy)
+    for custom in (False, True):
+        keras.utils.set_random_seed(1)
+        model = small_seq2seq(num_layers=1, dropout=0.0)
+        model.lm_head.kernel.regularizer = keras.regularizers.L2(0.01)
+        trained = model if custom else keras.Model(model.inputs, model.outputs)
+        loss = MaskedCrossentropy(0.1)
+        trained.compile(keras.optimizers.SGD(0.1), loss, run_eagerly=True)
+        if custom:
+            logs = trained.train_on_batch(source, target, weights, return_dict=True)
+        else:
+            x, y = [source, target[:, :-1]], target[:, 1:]
+            logs = trained.train_on_batch(x, y, weights[:, 1:], return_dict=True)
+        losses.append(logs["loss"])
+        results.append(trained.get_weights())
+        assert isinstance(trained.optimizer, keras.optimizers.LossScaleOptimizer) == (
+            policy == "mixed_float16"
+        )
+    keras.config.set_dtype_policy("float32")
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert largest_difference(*results) < 1e-6
 
 
 def test_schedule_peaks_at_the_end_of_the_warmup():
@@ -434,13 +549,25 @@ def test_invalid_pairs_raise_before_training():
         (-SOURCE, TARGET, "x: expected token ids from 0 to 10, got values from -10"),
         (SOURCE, TARGET[:, :1], "y: expected sequences of at least 2 token ids"),
         (SOURCE[:, :0], TARGET, "x: expected sequences of at least 1 token ids"),
-        (SOURCE, None, "y: expected an array"),
+        (SOURCE, None, r"y: expected token ids \(batch, n\), got shape \(\)"),
         (np.full((3, 21), 3), TARGET, "x: expected at most 20 tokens, as many as .*, got 21"),
         (SOURCE, np.full((3, 21), 3), "y: expected at most 20 tokens, as many as .*, got 21"),
         (SOURCE / 2, TARGET, "x: expected token ids, got an array of float64"),
+        (SOURCE, TARGET[:2], "y: expected 3 targets, as many as sources, got 2"),
+        (np.pad(SOURCE, [[0, 0], [0, 14]]), TARGET, "x: expected at most 20 tokens"),
+        (SOURCE, np.pad(TARGET, [[0, 0], [0, 17]]), "y: expected at most 21 tokens"),
     ):
         with pytest.raises(ValueError, match=message):
             model.fit(x, y, verbose=0)
+
+
+def test_predict_takes_a_source_and_a_decoder_input(model):
+    np.testing.assert_allclose(
+        model.predict([SOURCE, TARGET], verbose=0), model([SOURCE, TARGET]), atol=1e-5
+    )
+    for x in (SOURCE, [SOURCE]):
+        with pytest.raises(ValueError, match=r"x: expected \[source, target\]"):
+            model.predict(x, verbose=0)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,79 @@ def test_stock_loss_ignores_padding():
     assert loss == pytest.approx(-np.log(probabilities)[TOKENS != 0].mean(), rel=1e-5)
 
 
+PADDED = np.array([[5, 6, 7, 8, 0, 0], [5, 6, 7, 8, 9, 10], [3, 0, 0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("sample_weight", [None, "sequences", "tokens"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sparse_categorical_crossentropy",
+        keras.losses.SparseCategoricalCrossentropy(ignore_class=0),
+        keras.losses.CategoricalCrossentropy(),
+    ],
+    ids=["name", "ignore_class", "categorical"],
+)
+def test_padding_labels_do_not_count_in_a_language_model(loss, sample_weight):
+    model = build_transformer(11, 11, 12, 1, 8, 2, 12, causal=True)
+    add_random_noise(model)
+    one_hot = isinstance(loss, keras.losses.CategoricalCrossentropy)
+    accuracy = keras.metrics.CategoricalAccuracy if one_hot else "accuracy"
+    metric = accuracy(name="accuracy") if one_hot else accuracy
+    model.compile("adam", loss, weighted_metrics=[metric], run_eagerly=True)
+    x, labels = PADDED[:, :-1], PADDED[:, 1:]
+    probabilities = np.asarray(model(x), "float64")
+    losses = -np.log(np.take_along_axis(probabilities, labels[..., None], axis=-1))[..., 0]
+    weights = {
+        None: None,
+        "sequences": np.array([1.0, 0.5, 3.0]),
+        "tokens": np.random.default_rng(0).random((3, 5)),
+    }[sample_weight]
+    mask = labels != 0
+    weighted = mask * (1.0 if weights is None else weights.reshape(3, -1))
+    y = np.eye(11)[labels] if one_hot else labels
+    logs = model.test_on_batch(x, y, sample_weight=weights, return_dict=True)
+    assert logs["loss"] == pytest.approx((losses * weighted).sum() / mask.sum(), rel=1e-4)
+    correct = probabilities.argmax(axis=-1) == labels
+    if weights is not None:
+        assert logs["accuracy"] == pytest.approx(np.average(correct, weights=weighted), abs=1e-5)
+
+
+def test_label_0_counts_as_a_class_outside_of_language_models():
+    for config in ({"causal": False}, {"causal": True}):
+        model = build_transformer(11, 6, 12, 1, 8, 2, 12, **config)
+        assert not model.is_language_model
+        model.compile(loss="sparse_categorical_crossentropy", run_eagerly=True)
+        x = np.array([[3, 4, 5, 6]])
+        loss = model.evaluate(x, 0 * x, verbose=0)
+        assert loss == pytest.approx(-np.log(np.asarray(model(x))[..., 0]).mean(), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_language_model_of_padded_texts_does_not_generate_padding():
+    short, long = np.tile([5, 6, 7, 8, 0, 0, 0], (32, 1)), np.tile(np.arange(5, 12), (32, 1))
+    tokens = np.concatenate([short, long])
+    model = build_transformer(12, 12, 12, 1, 16, 2, 32, dropout=0.0, causal=True)
+    model.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
+    model.fit(tokens[:, :-1], tokens[:, 1:], epochs=30, verbose=0)
+    probabilities = model.predict(np.array([[5, 6, 7, 8]]), verbose=0)[0, -1]
+    assert probabilities[0] < 0.05 and probabilities[9] > 0.9
+
+
+def test_one_hot_labels_and_changed_layers_are_valid():
+    model = small_transformer(pooling="mean")
+    model.compile("adam", "categorical_crossentropy", run_eagerly=True)
+    model.train_on_batch(TOKENS, np.eye(6)[[0, 1, 2]])
+    model.pop()
+    model.add(keras.layers.Dense(3, activation="softmax"))
+    model.compile("adam", "sparse_categorical_crossentropy", run_eagerly=True)
+    model.train_on_batch(TOKENS, np.array([[0], [1], [2]]))
+    with pytest.raises(ValueError, match="y: expected labels from 0 to 2, got values from 3 to 3"):
+        model.train_on_batch(TOKENS, np.full(3, 3))
+    copied = transformer.SequentialTransformer.from_config(model.get_config())
+    assert type(copied) is type(model) and copied.output_shape == (None, 3)
+
+
 @pytest.mark.parametrize(
     "build, message",
     [

@@ -197,7 +197,9 @@ def test_training_lowers_the_negative_elbo_on_real_digits(digits):
 def test_loss_per_image_does_not_depend_on_the_batch_size(digits):
     x = np.repeat(digits[0][:1], 12, axis=0)
     model = VAE(*small_networks(), seed=0)
-    model.sampling.call = lambda inputs: inputs[0]  # no noise: every batch has the same loss
+    model.sampling.call = lambda inputs, training: inputs[
+        0
+    ]  # no noise: every batch has the same loss
     model.compile("adam", run_eagerly=True)
     losses = [model.evaluate(x[:n], batch_size=n, verbose=0, return_dict=True) for n in (1, 3, 12)]
     np.testing.assert_allclose([log["loss"] for log in losses], losses[0]["loss"], rtol=1e-5)
@@ -218,7 +220,7 @@ def test_gaussian_loss_is_proportional_to_the_bound_by_hand(digits):
     # mse + 2/d KL = 2/d (|x - x_hat|^2 / 2 + KL): the bound of a Gaussian of variance 1, times 2/d.
     x = digits[0][:32]
     model = VAE(*small_networks(), likelihood="gaussian", seed=0)
-    model.sampling.call = lambda inputs: inputs[0]
+    model.sampling.call = lambda inputs, training: inputs[0]
     model.compile("adam", run_eagerly=True)
     z_mean, z_log_var = model.encode(x)
     bound = 0.5 * ((x - model.decode(z_mean)) ** 2).sum(axis=1) + kl_divergence(z_mean, z_log_var)
@@ -411,7 +413,7 @@ def test_invalid_labels_raise(labels, message):
         ),
         (
             lambda: VAE(build_encoder(), build_decoder(10)),
-            "decoder: expected latent_dim 20.* got 10",
+            r"decoder: expected z of shape \(20,\).* got \(10,\)",
         ),
         (
             lambda: build_vae(build_encoder(num_classes=10), build_decoder()),
@@ -422,3 +424,177 @@ def test_invalid_labels_raise(labels, message):
 def test_error_messages_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# What users pass.
+
+
+def image_networks():
+    """Networks of images `(4, 3, 1)` with the layers of flat ones."""
+    keras.utils.set_random_seed(0)
+    flat_encoder, flat_decoder = small_networks(input_dim=12)
+    x, z = keras.Input((4, 3, 1)), keras.Input((4,))
+    encoder = keras.Model(x, flat_encoder(keras.layers.Flatten()(x)))
+    return encoder, keras.Model(z, keras.layers.Reshape((4, 3, 1))(flat_decoder(z)))
+
+
+@pytest.mark.parametrize(
+    "likelihood, loss", [("bernoulli", reconstruction_loss), ("gaussian", "mse")]
+)
+def test_images_with_channels_train_like_flat_ones(likelihood, loss):
+    x = np.random.default_rng(0).uniform(size=(16, 12)).astype("float32")
+    results = []
+    for build_networks, images in (
+        (lambda: small_networks(input_dim=12), x),
+        (image_networks, x.reshape(16, 4, 3, 1)),
+    ):
+        for build in (VAE, build_vae):
+            keras.utils.set_random_seed(0)
+            encoder, decoder = build_networks()
+            model = build(encoder, decoder, likelihood=likelihood, seed=0)
+            model.compile(
+                keras.optimizers.SGD(0.1), **({"loss": loss} if build is build_vae else {})
+            )
+            y = images if build is build_vae else None
+            history = model.fit(images, y, epochs=2, shuffle=False, verbose=0).history["loss"]
+            results.append([*history, *(w.sum() for w in encoder.get_weights())])
+    for result in results[1:]:
+        np.testing.assert_allclose(result, results[0], rtol=1e-4)
+
+
+def test_generated_images_have_the_shape_of_the_decoder():
+    model = VAE(*image_networks())
+    assert model.generate(2).shape == model.reconstruct(model.generate(2)).shape == (2, 4, 3, 1)
+
+
+def test_latent_of_several_axes_has_the_kl_divergence_of_a_flat_one():
+    rng = np.random.default_rng(0)
+    z_mean, z_log_var = rng.normal(size=(3, 8)), rng.normal(size=(3, 8))
+    flat = kl_divergence(ops.convert_to_tensor(z_mean), ops.convert_to_tensor(z_log_var))
+    grid = kl_divergence(z_mean.reshape(3, 2, 2, 2), z_log_var.reshape(3, 2, 2, 2))
+    np.testing.assert_allclose(flat, grid, rtol=1e-6)
+
+
+@pytest.mark.parametrize("build", [VAE, build_vae])
+def test_sample_weights_apply_to_both_terms_by_hand(build):
+    keras.utils.set_random_seed(0)
+    encoder, decoder = small_networks(input_dim=12)
+    model = build(encoder, decoder, beta=3.0, seed=0)
+    model.compile("sgd", **({"loss": reconstruction_loss} if build is build_vae else {}))
+    sampling = model.get_layer("sampling")
+    sampling.call = lambda inputs, training=False: inputs[0]  # no noise
+    x = np.random.default_rng(0).uniform(size=(8, 12)).astype("float32")
+    weights = np.arange(8) / 4
+    z_mean, z_log_var = map(np.asarray, encoder(x))
+    x_hat = np.asarray(decoder(z_mean))
+    reconstruction = -(x * np.log(x_hat) + (1 - x) * np.log(1 - x_hat)).sum(axis=1)
+    kl = 0.5 * (np.exp(z_log_var) + z_mean**2 - 1 - z_log_var).sum(axis=1)
+    expected = np.mean(weights * (reconstruction + 3 * kl))
+    y = x if build is build_vae else None
+    result = model.evaluate(x, y, sample_weight=weights, return_dict=True, verbose=0)
+    assert result["loss"] == pytest.approx(expected, rel=1e-5)
+    if build is VAE:
+        assert result["kl_loss"] == pytest.approx(np.mean(weights * kl), rel=1e-5)
+
+
+@pytest.mark.parametrize("build", [VAE, build_vae])
+def test_losses_of_the_networks_are_added(build):
+    x_input, z = keras.Input((12,)), keras.Input((2,))
+    dense = keras.layers.Dense(4, kernel_regularizer=keras.regularizers.L2(0.1), name="hidden")
+    activity = keras.layers.ActivityRegularization(l1=0.3)
+    h = activity(dense(x_input))
+    encoder = keras.Model(x_input, [keras.layers.Dense(2)(h), keras.layers.Dense(2)(h)])
+    decoder = keras.Model(z, keras.layers.Dense(12, "sigmoid")(z))
+    model = build(encoder, decoder, seed=0)
+    x = np.random.default_rng(0).uniform(size=(8, 12)).astype("float32")
+    y = x if build is build_vae else None
+    losses = []
+    for regularizers in (True, False):
+        if not regularizers:
+            activity(dense(x))
+            penalty = 0.1 * np.sum(np.square(dense.kernel)) + float(activity.losses[0])
+            dense.kernel.regularizer = activity.activity_regularizer = None
+        model.compile("sgd", **({"loss": reconstruction_loss} if build is build_vae else {}))
+        model.get_layer("sampling").evaluation_seed_generator.state.assign([0, 0])
+        losses.append(model.evaluate(x, y, verbose=0, return_dict=True)["loss"])
+    assert losses[0] - losses[1] == pytest.approx(penalty, rel=1e-3)
+
+
+@pytest.mark.parametrize("attribute", ["beta", "kl_weight"])
+def test_beta_is_set_during_training_and_saved(tmp_path, attribute):
+    x = np.random.default_rng(0).uniform(size=(16, 12)).astype("float32")
+    model = VAE(*small_networks(input_dim=12), beta=0.0, likelihood="gaussian", seed=0)
+    model.compile("adam")
+    anneal = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: setattr(model, attribute, float(epoch))
+    )
+    logs = model.fit(x, epochs=3, callbacks=[anneal], verbose=0).history
+    scale = 1 if attribute == "kl_weight" else 2 / 12
+    difference = np.subtract(logs["loss"], logs["reconstruction_loss"])
+    np.testing.assert_allclose(difference / logs["kl_loss"], scale * np.arange(3), atol=1e-5)
+    model.save(tmp_path / "model.keras")
+    assert keras.models.load_model(tmp_path / "model.keras").beta == model.beta
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = VAE(*small_networks(input_dim=12), likelihood="gaussian")
+    other.load_weights(tmp_path / "model.weights.h5")
+    assert other.beta == model.beta
+
+
+def test_kl_weight_of_the_stock_model_is_set_during_training():
+    x = np.random.default_rng(0).uniform(size=(16, 12)).astype("float32")
+    model = build_vae(*small_networks(input_dim=12), seed=0)
+    model.compile(keras.optimizers.SGD(0.0), loss=reconstruction_loss)
+    kl_layer = model.get_layer("kl_divergence")
+    losses = []
+    for weight in (0.0, 1.0, 5.0):
+        kl_layer.weight = weight
+        model.get_layer("sampling").seed_generator.state.assign([0, 0])
+        losses.append(model.fit(x, x, verbose=0).history["loss"][0])
+    kl = np.mean(kl_divergence(*model.get_layer("encoder")(x)))
+    np.testing.assert_allclose(np.diff(losses), [kl, 4 * kl], rtol=1e-3)
+
+
+class SubclassedEncoder(keras.Model):
+    """A model whose outputs are known only when it is called."""
+
+    def call(self, x):
+        return x, x
+
+
+@pytest.mark.parametrize(
+    "encoder, message",
+    [
+        (SubclassedEncoder(), "encoder: expected a functional keras.Model, .* SubclassedEncoder"),
+        (keras.Sequential([keras.layers.Dense(8)]), "encoder: .* got a Sequential without"),
+        ([Ellipsis], "encoder: .* got a list without known inputs"),
+        (3, "encoder: expected outputs z_mean, z_log_var, got 3"),
+        (1, "encoder: expected outputs z_mean, z_log_var, got 1"),
+    ],
+)
+def test_encoders_of_other_outputs_raise(encoder, message):
+    if isinstance(encoder, int):
+        x = keras.Input((12,))
+        encoder = keras.Model(x, [keras.layers.Dense(4)(x) for _ in range(encoder)])
+    for build in (VAE, build_vae):
+        with pytest.raises(ValueError, match=message):
+            build(encoder, build_decoder(4, (8,), 12))
+
+
+def test_decoder_of_logits_raises_unless_gaussian():
+    z = keras.Input((4,))
+    decoder = keras.Model(z, keras.layers.Reshape((12,))(keras.layers.Dense(12)(z)))
+    with pytest.raises(
+        ValueError, match="decoder: expected probabilities, .* 'linear' of the layer"
+    ):
+        VAE(build_encoder(12, (8,), 4), decoder)
+    VAE(build_encoder(12, (8,), 4), decoder, likelihood="gaussian")
+    sigmoid = keras.Model(z, ops.sigmoid(decoder(z)))
+    VAE(build_encoder(12, (8,), 4), sigmoid)
+
+
+def test_labels_without_one_hot_layer_raise():
+    x, labels = keras.Input((12,)), keras.Input((), dtype="int32")
+    h = keras.layers.Concatenate()([x, keras.layers.Embedding(3, 4)(labels)])
+    encoder = keras.Model([x, labels], [keras.layers.Dense(4)(h), keras.layers.Dense(4)(h)])
+    with pytest.raises(ValueError, match="encoder: expected labels that a conditioning.OneHot"):
+        VAE(encoder, build_decoder(4, (8,), 12))

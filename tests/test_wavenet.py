@@ -9,7 +9,7 @@ from helpers import largest_difference, set_random_weights
 from keras_genai import audio, autoregressive
 from keras_genai.autoregressive import GREEDY, Sampler
 from keras_genai.experiments import EXPERIMENTS
-from keras_genai.wavenet import build_wavenet, receptive_field
+from keras_genai.wavenet import ResidualBlock, build_wavenet, receptive_field
 
 
 def random_model(num_classes=None, num_blocks=2, layers_per_block=3, quantization_channels=16):
@@ -127,6 +127,15 @@ def test_log_prob_equals_the_log_softmax_of_the_whole_network():
         assert total == pytest.approx(expected.sum(), rel=1e-4)
     batch_sums, _ = model.log_prob(np.stack([sounds[0]] * 2), 2)
     np.testing.assert_allclose(batch_sums, sums[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_precision_of_a_residual_block_is_that_of_all_layers_inside(policy):
+    x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+    block = ResidualBlock(4, 6, 2, dtype=policy)
+    outputs = block(x)
+    assert {layer.dtype_policy.name for layer in block._flatten_layers()} == {policy}
+    assert {output.dtype.name for output in outputs} == {policy.removeprefix("mixed_")}
 
 
 def test_state_size_does_not_depend_on_the_length():

@@ -1,0 +1,59 @@
+"""Random numbers: where a seed comes from, and saving of the state of generators."""
+
+import keras
+import numpy as np
+from keras import layers
+
+
+def random_generator(seed: int | None) -> np.random.Generator:
+    """Return NumPy's generator of a seed; without one, `keras.utils.set_random_seed` governs it.
+
+    Sampling with it does not change the random state of training.
+    """
+    if seed is not None:
+        return np.random.default_rng(seed)
+    # Without an argument, `default_rng` would take a seed from the operating system.
+    return np.random.default_rng(np.random.randint(2**31, size=4))  # noqa: NPY002
+
+
+class SeedStateMixin:
+    """Saving of the state of random generators, which Keras leaves out of its files.
+
+    Without it, training resumed from a file would repeat its first noise. It replaces Keras's own
+    saving, so that the class may own no other variable.
+    """
+
+    def create_seed_generators(self, seed) -> None:
+        """Create one generator for training and one for evaluation, which does not change it."""
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.evaluation_seed_generator = keras.random.SeedGenerator(seed)
+
+    def get_seed_generator(self, training):
+        """Return the generator of training, or that of evaluation."""
+        return self.seed_generator if training else self.evaluation_seed_generator
+
+    def _generators_by_key(self):
+        names = ("seed_generator", "evaluation_seed_generator")
+        return {f"{name}_state": getattr(self, name) for name in names if hasattr(self, name)}
+
+    def save_own_variables(self, store):
+        for key, generator in self._generators_by_key().items():
+            store[key] = np.asarray(generator.state)
+
+    def load_own_variables(self, store):
+        for key, generator in self._generators_by_key().items():
+            if key in store.keys():  # noqa: SIM118  (a store is no mapping in every Keras)
+                generator.state.assign(store[key])
+
+
+@keras.saving.register_keras_serializable(package="keras_genai")
+class Dropout(SeedStateMixin, layers.Dropout):
+    """`keras.layers.Dropout` with a random state that is saved and restored."""
+
+    def save_own_variables(self, store):
+        if self.rate > 0:  # Keras creates no seed generator at rate 0
+            super().save_own_variables(store)
+
+    def load_own_variables(self, store):
+        if self.rate > 0:
+            super().load_own_variables(store)
