@@ -4,16 +4,17 @@ The data is in the folder `data/` of the installed package, or beside the packag
 environment variable KERAS_GENAI_DATA overrides the location.
 """
 
-import csv
 import hashlib
 import os
 import pathlib
 
 import numpy as np
-from keras.utils import img_to_array, load_img
 
+from keras_genai import image_files
 from keras_genai.audio import load_wav
-from keras_genai.validation import check_images
+from keras_genai.files import find_files, read_text
+from keras_genai.series_files import read_series
+from keras_genai.validation import check_choice, check_images, check_size
 
 BOOKS = ("alice_in_wonderland.txt", "as_you_like_it.txt", "paradise_lost.txt")
 
@@ -32,8 +33,7 @@ SHA256 = {
     "mnist.npz": "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64",
 }
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
-MIN_FILES = 10
+SOUND_SUFFIXES = (".wav", ".wave")
 PEAK = 0.95  # of the sounds of a folder, after normalization
 SILENCE = 0.001  # of full scale: -60 dB
 
@@ -133,36 +133,40 @@ def binarize(images, seed: int = 0) -> np.ndarray:
     return (uniform < images).astype("float32")
 
 
-def load_image_folder(folder, image_size: tuple[int, int] = (28, 28)):
+def load_image_folder(
+    folder, image_size: int | tuple[int, int] = (28, 28), channels: int = 1, background: int = 255
+):
     """Load a folder of images in the format of `load_mnist`; a random tenth is the test set.
 
+    Images are turned as their EXIF orientation says, and resized by the mean over the area of each
+    new pixel (linearly if enlarged), without keeping their aspect ratio. Hidden files are ignored;
+    other files are named in a warning.
+
     Args:
-        folder: String or path. A folder of PNG, JPEG, BMP or GIF files, or one that has a
-            subfolder of such files for each class.
-        image_size: Tuple of ints, `(height, width)`. Size of the loaded images. Defaults to
+        folder: String or path. A folder of PNG, JPEG, WebP, TIFF, GIF or BMP files, or one that has
+            a subfolder of such files for each class.
+        image_size: Int or tuple of ints, `(height, width)`. Size of the loaded images. Defaults to
             `(28, 28)`.
+        channels: Int, 1 for grayscale or 3 for RGB. Defaults to `1`.
+        background: Int from 0 (black) to 255 (white). Gray level behind transparent pixels.
+            Defaults to `255`.
 
     Returns:
-        `((x_train, y_train), (x_test, y_test))`: grayscale images, uint8 `(n, height, width)`, and
-        integer labels `(n,)`, the indices of the class folders in alphabetical order. Labels are
-        `None` if there are no class folders.
+        `((x_train, y_train), (x_test, y_test))`: uint8 images `(n, height, width)`, or
+        `(n, height, width, 3)` for 3 channels, and integer labels `(n,)`, the indices of
+        `image_class_names(folder)`. Labels are `None` if there are no class folders.
 
     Raises:
         ValueError: for fewer than 10 images, for images beside class folders, and for a file that
-            cannot be read as an 8-bit image.
+            cannot be read as one 8-bit image of at most 2^26 pixels.
     """
-    paths, class_names = _find_files(folder, IMAGE_SUFFIXES, "images")
-    images = []
-    for path in paths:
-        try:
-            image = load_img(path, color_mode="grayscale", target_size=image_size)
-        except OSError as error:
-            raise ValueError(f"{path}: cannot be read as an image ({error}).") from error
-        if image.mode != "L":
-            raise ValueError(f"{path}: expected 8 bits per pixel, got Pillow's mode {image.mode}.")
-        images.append(img_to_array(image, dtype="uint8")[..., 0])
-
-    x = np.stack(images)
+    image_size = image_files.to_image_size(image_size)
+    check_choice("channels", channels, (1, 3))
+    if check_size("background", background, minimum=0) > 255:
+        raise ValueError(f"background: expected a whole number from 0 to 255, got {background}.")
+    paths, class_names = find_files(folder, image_files.SUFFIXES, "images")
+    x = np.stack([image_files.read_image(path, image_size, channels, background) for path in paths])
+    x = x[..., 0] if channels == 1 else x
     order = np.random.default_rng(0).permutation(len(x))
     train, test = np.split(order, [len(x) - len(x) // 10])
     if class_names is None:
@@ -171,28 +175,19 @@ def load_image_folder(folder, image_size: tuple[int, int] = (28, 28)):
     return (x[train], y[train]), (x[test], y[test])
 
 
-def _find_files(folder, suffixes, description):
-    """Find the files of a folder or of its class subfolders.
+def image_class_names(folder) -> list[str]:
+    """Return the names of the class folders of a folder of images: name i belongs to label i.
+
+    Args:
+        folder: String or path, as for `load_image_folder`.
 
     Returns:
-        Their sorted paths, and the class name of each, or `None` if there are no subfolders.
+        A list of strings in alphabetical order; empty without class folders.
+
+    Raises:
+        ValueError: for fewer than 10 images, and for images beside class folders.
     """
-    folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: expected a folder of {description}, found none.")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
-    if len(paths) < MIN_FILES:
-        raise ValueError(
-            f"{folder}: expected at least {MIN_FILES} {description}, found {len(paths)}."
-        )
-    without_class = [path.parent == folder for path in paths]
-    if all(without_class):
-        return paths, None
-    if any(without_class):
-        raise ValueError(
-            f"{folder}: expected {description}, or folders of {description}, found both."
-        )
-    return paths, [path.relative_to(folder).parts[0] for path in paths]
+    return sorted(set(find_files(folder, image_files.SUFFIXES, "images")[1] or []))
 
 
 # Texts.
@@ -209,15 +204,12 @@ def load_quatrains() -> list[str]:
 
 
 def load_text(path) -> str:
-    """Load a UTF-8 text file, with or without a byte order mark.
+    r"""Load a text file in UTF-8, or in UTF-16 with a byte order mark; line ends become `\n`.
 
     Raises:
-        ValueError: if the file is empty, or not a UTF-8 text.
+        ValueError: if the file is empty, larger than 1 GiB, not a regular file, or not such a text.
     """
-    try:
-        text = pathlib.Path(path).read_text(encoding="utf-8-sig")  # drops a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as a text in UTF-8 ({error}).") from error
+    text = read_text(path)
     if not text.strip():
         raise ValueError(f"{path}: expected a text, got an empty file.")
     return text
@@ -231,7 +223,7 @@ def load_translations() -> list[tuple[str, str]]:
 def load_pairs(path) -> list[tuple[str, str]]:
     """Load pairs of sentences from a text file with one tab-separated pair per line.
 
-    Empty lines are skipped.
+    Encodings and line ends are those of `load_text`. Empty lines are skipped.
 
     Raises:
         ValueError: if the file cannot be read, or if a line is not a pair.
@@ -261,26 +253,32 @@ def load_sunspots() -> np.ndarray:
     return load_series(data_path("sunspots_yearly.csv"))
 
 
-def load_series(path) -> np.ndarray:
-    """Load the last column of a CSV file with a header row; empty fields are interpolated linearly.
+def load_series(path, decimal: str | None = None) -> np.ndarray:
+    """Load the last column of a CSV file; empty fields are interpolated linearly.
+
+    Commas, semicolons or tabs separate the columns. Numbers have a decimal point or a decimal
+    comma, and thousands may be grouped; numbers that can be read in two ways, such as a column of
+    `"1,234"`, are refused unless `decimal` is given. The header may be missing if the first row is
+    clearly one of values. Empty rows around the table, and empty fields before the first number and
+    after the last, are dropped.
+
+    Args:
+        path: String or path.
+        decimal: String, `"."` or `","`, or `None` to infer the decimal sign. Defaults to `None`.
 
     Returns:
         A float32 array `(n,)`.
 
     Raises:
-        ValueError: if the file cannot be read, or if a field is not a number.
+        ValueError: if the file cannot be read or has two readings; if rows differ in length, a
+            field is not a number, a number is outside of float32, or dates decrease. The message
+            has the line.
     """
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            _, *rows = csv.reader(file)
-        values = np.array([float(row[-1] or "nan") for row in rows if row])
-    except (OSError, ValueError) as error:
-        reason = f"expected a CSV file with a header and numbers in its last column ({error})"
-        raise ValueError(f"{path}: {reason}.") from error
+    check_choice("decimal", decimal, (None, ".", ","))
+    values = read_series(path, decimal)
     known = np.flatnonzero(np.isfinite(values))
-    if len(known) == 0:
-        raise ValueError(f"{path}: expected numbers in the last column, found none.")
-    return np.interp(np.arange(len(values)), known, values[known]).astype("float32")
+    positions = np.arange(known[0], known[-1] + 1)
+    return np.interp(positions, known, values[known]).astype("float32")
 
 
 def series_windows(series, window: int, horizon: int, first: int = 0):
@@ -298,8 +296,14 @@ def series_windows(series, window: int, horizon: int, first: int = 0):
         one value.
 
     Raises:
-        ValueError: if the series has fewer than `window + horizon` values.
+        ValueError: for another shape, a window or horizon below 1, or a series of fewer than
+            `window + horizon` values.
     """
+    series = np.asarray(series)
+    if series.ndim != 1:
+        raise ValueError(f"series: expected shape (n,), got {series.shape}.")
+    window, horizon = check_size("window", window), check_size("horizon", horizon)
+    first = check_size("first", first, minimum=0)
     if len(series) < window + horizon:
         raise ValueError(
             f"series: expected at least {window + horizon} values for a window of {window} and a "
@@ -330,7 +334,7 @@ def load_sound_folder(folder):
     """Load a folder of WAV files, or one that has a subfolder of WAV files for each class.
 
     Each file is normalized to a peak of 0.95. Files longer than one second are split into sounds of
-    at most one second.
+    at most one second. Hidden files are ignored; other files are named in a warning.
 
     Args:
         folder: String or path.
@@ -344,7 +348,7 @@ def load_sound_folder(folder):
         ValueError: for fewer than 10 files, for files beside class folders, for a file that is
             silent or not a WAV file, or for different sample rates.
     """
-    paths, file_classes = _find_files(folder, (".wav",), "WAV files")
+    paths, file_classes = find_files(folder, SOUND_SUFFIXES, "WAV files")
     waveforms, names, file_indices, paths_by_rate = [], [], [], {}
     for index, path in enumerate(paths):
         waveform, rate = load_wav(path)
@@ -368,4 +372,4 @@ def load_sound_folder(folder):
 
 def trim_silence(waveform: np.ndarray) -> np.ndarray:
     """Return a waveform `(n,)` without the samples after the last one louder than `SILENCE`."""
-    return waveform[: 1 + np.flatnonzero(np.abs(waveform) > SILENCE)[-1]]
+    return waveform[: 1 + np.flatnonzero(np.abs(waveform) > SILENCE).max(initial=-1)]

@@ -4,6 +4,7 @@ Every function returns a matplotlib `Figure` without displaying it; none needs a
 """
 
 import math
+import warnings
 
 import numpy as np
 from matplotlib import colormaps
@@ -30,19 +31,26 @@ COLORS = {
 }
 
 
-def plot_images(images, columns: int | None = None, titles=None) -> Figure:
+# Noisy images of a diffusion process exceed [0, 1], but not this limit.
+MAX_PIXEL = 10
+
+
+def plot_images(images, columns: int | None = None, titles=None, image_shape=None) -> Figure:
     """Plot images in a grid, row by row.
 
     Args:
-        images: Array `(n, features)` of square images, `(n, height, width)` or
-            `(n, height, width, channels)`, in [0, 1].
+        images: Array `(n, features)`, `(n, height, width)` or `(n, height, width, channels)`, in
+            [0, 1], or integers from 0 to 255.
         columns: Int or `None`. Number of columns; `None` makes the grid square. Defaults to `None`.
         titles: List of n strings above the images, or `None`. Defaults to `None`.
+        image_shape: Tuple of ints, `(height, width)` or `(height, width, channels)`, of images
+            `(n, features)`, or `None` for square images. A number of features that is also that of
+            a 16:9 image, such as 144, causes a warning. Defaults to `None`.
 
     Raises:
-        ValueError: if the images have another shape, or the number of titles is not n.
+        ValueError: if the images have another shape or range, or the number of titles is not n.
     """
-    images = _to_image_batch(images)
+    images = _to_image_batch(images, image_shape)
     if titles is not None and len(titles) != len(images):
         raise ValueError(f"titles: expected {len(images)}, got {len(titles)}.")
     columns = columns or math.ceil(math.sqrt(len(images)))
@@ -69,11 +77,22 @@ def plot_images(images, columns: int | None = None, titles=None) -> Figure:
     return figure
 
 
-def _to_image_batch(images) -> np.ndarray:
-    """Return images as an array `(n, height, width, channels)`."""
+def _to_image_batch(images, image_shape=None) -> np.ndarray:
+    """Return images as an array `(n, height, width, channels)`, 8-bit images in [0, 1]."""
     images = np.asarray(images)
-    if images.ndim == 2 and math.isqrt(images.shape[1]) ** 2 == images.shape[1]:
+    if image_shape is not None:
+        shapes = (tuple(image_shape), (math.prod(image_shape),))
+        if images.ndim < 2 or images.shape[1:] not in shapes:
+            raise ValueError(f"image_shape: expected that of the images, got {image_shape}.")
+        images = images.reshape(len(images), *image_shape)
+    elif images.ndim == 2 and math.isqrt(images.shape[1]) ** 2 == images.shape[1]:
         side = math.isqrt(images.shape[1])
+        if side and side % 12 == 0:  # 16:9 is the common format that has as many pixels
+            warnings.warn(
+                f"images: {images.shape[1]} pixels are plotted as {side} × {side}; "
+                f"for {side * 3 // 4} × {side * 4 // 3}, pass image_shape.",
+                stacklevel=3,
+            )
         images = images.reshape(-1, side, side)
     if images.ndim == 3:
         images = images[..., None]
@@ -82,7 +101,17 @@ def _to_image_batch(images) -> np.ndarray:
             "images: expected at least one, (n, features) of a square, (n, height, width) or "
             f"(n, height, width, channels), got {images.shape}."
         )
-    return images
+    if images.dtype.kind not in "fiub":
+        raise ValueError(f"images: expected numbers, got an array of {images.dtype}.")
+    integers = images.dtype.kind in "iu"
+    low, high = (0, 255) if integers else (-MAX_PIXEL, MAX_PIXEL)
+    if images.size and (images.min() < low or images.max() > high):
+        raise ValueError(
+            "images: expected pixels in [0, 1] or integers from 0 to 255, got values from "
+            f"{images.min()} to {images.max()}."
+        )
+    # Integers 0 and 1 are black and white.
+    return images / 255 if integers and images.max(initial=0) > 1 else images
 
 
 def plot_pixel_nll(images, nll) -> Figure:

@@ -127,7 +127,7 @@ def keep_nine_images(folder):
     [
         (shutil.rmtree, "expected a folder of images, found none"),
         (save_text_as_image, "99.png: cannot be read as an image"),
-        (save_16_bit_image, "99.png: expected 8 bits per pixel"),
+        (save_16_bit_image, "99.png: cannot be read as an image .expected 8 bits per pixel"),
         (
             move_an_image_out_of_its_class_folder,
             "expected images, or folders of images, found both",
@@ -139,6 +139,136 @@ def test_invalid_image_folders_raise(image_folder, damage, message):
     damage(image_folder)
     with pytest.raises(ValueError, match=message):
         datasets.load_image_folder(image_folder)
+
+
+HIDDEN_NAMES = [
+    ".ipynb_checkpoints/0.png",
+    "cats/.ipynb_checkpoints/0.png",
+    "cats/._00.png",
+    "__MACOSX/cats/._00.png",
+    "__MACOSX/0.png",
+    ".DS_Store",
+    "cats/Thumbs.db",
+    "dogs/desktop.ini",
+    "@eaDir/0.png",
+]
+
+
+def test_hidden_files_and_folders_are_ignored(image_folder):
+    expected = datasets.load_image_folder(image_folder)
+    for name in HIDDEN_NAMES:
+        (image_folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image_folder / "cats" / "00.png", image_folder / name)
+    loaded = datasets.load_image_folder(image_folder)  # a warning would be an error
+    for part, expected_part in zip(loaded, expected, strict=True):
+        np.testing.assert_array_equal(part[0], expected_part[0])
+        np.testing.assert_array_equal(part[1], expected_part[1])
+    assert datasets.image_class_names(image_folder) == ["cats", "dogs"]
+
+
+def test_folder_that_is_itself_hidden_is_read(image_folder):
+    hidden = image_folder.parent / ".images"
+    image_folder.rename(hidden)
+    assert len(datasets.load_image_folder(hidden)[0][0]) == 18
+
+
+def test_skipped_files_and_empty_class_folders_are_named(image_folder):
+    (image_folder / "cats" / "a.heic").write_bytes(b"")
+    (image_folder / "labels.csv").write_text("")
+    (image_folder / "birds").mkdir()
+    with pytest.warns(UserWarning, match=r"skipped 3, not images: cats/a.heic, labels"):
+        (_, y), _ = datasets.load_image_folder(image_folder)
+    assert set(y) == {0, 1}
+    with pytest.warns(UserWarning, match="skipped 3"):
+        assert datasets.image_class_names(image_folder) == ["cats", "dogs"]
+
+
+def test_other_files_are_named_if_there_are_too_few_images(tmp_path):
+    for i in range(12):
+        (tmp_path / f"{i:02d}.heic").write_bytes(b"")
+    message = "at least 10 images, found 0, and 00.heic, 01.heic, 02.heic, 03.heic, 04.heic, …"
+    with pytest.raises(ValueError, match=message):
+        datasets.load_image_folder(tmp_path)
+
+
+def test_linked_class_folders_and_files_are_read(image_folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (image_folder / "cats").rename(elsewhere / "c")
+    (image_folder / "cats").symlink_to(elsewhere / "c", target_is_directory=True)
+    (image_folder / "dogs" / "10.png").rename(elsewhere / "d")
+    (image_folder / "dogs" / "10.png").symlink_to(elsewhere / "d")
+    (x, y), (x_test, y_test) = datasets.load_image_folder(image_folder)
+    x, y = np.concatenate([x, x_test])[:, 0, 0], np.concatenate([y, y_test])
+    assert sorted(x) == list(range(20))
+    np.testing.assert_array_equal(y, x >= 10)
+
+
+@pytest.mark.parametrize("target", ["cats", "."])
+def test_folder_that_is_found_twice_by_links_raises(image_folder, target):
+    (image_folder / "dogs" / "again").symlink_to(image_folder / target, target_is_directory=True)
+    with pytest.raises(ValueError, match="again: a link to a folder that is found as"):
+        datasets.load_image_folder(image_folder)
+
+
+def test_folders_of_class_folders_raise(image_folder):
+    (image_folder / "train").mkdir()
+    for name in ("cats", "dogs"):
+        (image_folder / name).rename(image_folder / "train" / name)
+    with pytest.raises(ValueError, match="deeper folders only, such as .*train/cats"):
+        datasets.load_image_folder(image_folder)
+
+
+def test_folders_within_a_class_folder_belong_to_the_class(image_folder):
+    (image_folder / "dogs" / "2020").mkdir()
+    (image_folder / "dogs" / "10.png").rename(image_folder / "dogs" / "2020" / "10.png")
+    (x, y), _ = datasets.load_image_folder(image_folder)
+    np.testing.assert_array_equal(y, x[:, 0, 0] >= 10)
+
+
+def test_class_names_of_a_folder_without_classes_are_empty(image_folder):
+    assert datasets.image_class_names(image_folder / "cats") == []
+
+
+def test_image_data_format_does_not_change_the_images(image_folder):
+    expected = datasets.load_image_folder(image_folder, (14, 7), channels=3)[0][0]
+    keras.config.set_image_data_format("channels_first")
+    try:
+        x = datasets.load_image_folder(image_folder, (14, 7), channels=3)[0][0]
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert x.shape == (18, 14, 7, 3)
+    np.testing.assert_array_equal(x, expected)
+
+
+@pytest.mark.parametrize("image_size", [14, (14, 14), [14, np.int64(14)]])
+def test_image_size_is_an_int_or_a_pair(image_folder, image_size):
+    assert datasets.load_image_folder(image_folder, image_size)[0][0].shape == (18, 14, 14)
+
+
+def test_enlarged_images_are_interpolated_linearly(tmp_path):
+    for i in range(10):
+        Image.fromarray(np.array([[0, 80]], "uint8")).save(tmp_path / f"{i}.png")
+    x = datasets.load_image_folder(tmp_path, (1, 4))[0][0][0]
+    assert x.tolist() == [[0, 20, 60, 80]]  # at -1/4, 1/4, 3/4 and 5/4 between the two
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"image_size": 0}, "image_size: expected a whole number of at least 1, got 0"),
+        ({"image_size": (28, 28, 3)}, r"image_size: expected an int or \(height, width\)"),
+        ({"image_size": 28.0}, "image_size: expected a whole number"),
+        ({"image_size": 10**6}, "image_size: expected at most 67,108,864 pixels"),
+        ({"channels": 4}, "channels: expected one of 1, 3, got 4"),
+        ({"background": 256}, "background: expected a whole number from 0 to 255, got 256"),
+        ({"background": -1}, "background: expected a whole number"),
+        ({"folder": None}, "path: expected a string or a path, got None"),
+        ({"folder": "a\0b"}, "path: expected a string or a path"),
+    ],
+)
+def test_invalid_arguments_of_an_image_folder_raise(image_folder, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.load_image_folder(**{"folder": image_folder, **arguments})
 
 
 # Texts and series.
@@ -199,17 +329,49 @@ def test_series_windows_overlap_and_are_followed_by_their_future():
     assert past.tolist() == [[3, 4, 5, 6], [4, 5, 6, 7]] and future[:, 0].tolist() == [7, 8]
     with pytest.raises(ValueError, match="series: expected at least 11 values for a window of 4"):
         datasets.series_windows(np.arange(10), 4, 7)
+    with pytest.raises(ValueError, match=r"series: expected shape \(n,\), got \(10, 1\)"):
+        datasets.series_windows(np.zeros((10, 1)), 4, 2)
+    for sizes, name in (((0, 2), "window"), ((4, 0), "horizon"), ((4, 2, -1), "first")):
+        with pytest.raises(ValueError, match=f"{name}: expected a whole number"):
+            datasets.series_windows(np.arange(10), *sizes)
+
+
+def test_series_far_from_one_keep_their_values(tmp_path):
+    path = tmp_path / "own.csv"
+    for scale in (1e-9, 1e9):
+        path.write_text("t,x\n" + "\n".join(f"{t},{(t + 1.5) * scale!r}" for t in range(5)))
+        np.testing.assert_allclose(
+            datasets.load_series(path), (np.arange(5) + 1.5) * scale, rtol=1e-6
+        )
+
+
+def test_unknown_decimal_sign_raises(tmp_path):
+    with pytest.raises(ValueError, match="decimal: expected one of None, '.', ',', got ';'"):
+        datasets.load_series(tmp_path / "own.csv", decimal=";")
+
+
+def test_file_of_more_than_a_gibibyte_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "own.txt"
+    with open(path, "wb") as file:
+        file.truncate(2**40)  # sparse: no disk is used
+    for load in (datasets.load_text, datasets.load_series, datasets.load_pairs):
+        with pytest.raises(ValueError, match="own.txt: cannot be read: expected at most 1,073,741"):
+            load(path)
 
 
 @pytest.mark.parametrize(
     "content, load, message",
     [
         (b" \n", datasets.load_text, "expected a text, got an empty file"),
-        (b"\xff\xfe", datasets.load_text, "cannot be read as a text in UTF-8"),
+        (b"\xff", datasets.load_text, "cannot be read as a text in UTF-8"),
         (None, datasets.load_text, "cannot be read"),
         (b"a,b\n1,x\n", datasets.load_series, "expected a CSV file with a header and numbers"),
         (b"", datasets.load_series, "expected a CSV file with a header and numbers"),
-        (b"a,b\n1,\n", datasets.load_series, "expected numbers in the last column, found none"),
+        (
+            b"a,b\n1,\n",
+            datasets.load_series,
+            "expected a CSV .* numbers in its last column .found none",
+        ),
     ],
 )
 def test_invalid_texts_and_series_raise(tmp_path, content, load, message):
@@ -264,6 +426,17 @@ def test_sound_folder_without_classes_has_one_unnamed_class(tmp_path):
     assert len(waveforms) == 10 and not labels.any() and class_names == [""]
 
 
+def test_silence_is_trimmed_to_nothing():
+    assert datasets.trim_silence(np.zeros(9)).shape == (0,)
+    assert datasets.trim_silence(np.array([0, 0.5, 0])).tolist() == [0, 0.5]
+
+
+def save_at_a_rate_of_zero(folder):
+    path = folder / "high" / "4.wav"
+    data = path.read_bytes()
+    path.write_bytes(data[:24] + bytes(4) + data[28:])
+
+
 def save_at_another_sample_rate(folder):
     save_wav(folder / "high" / "other.wav", np.ones(9), 200)
 
@@ -291,6 +464,7 @@ def delete_all_sounds(folder):
             "expected one sample rate, found 100 in 4.wav, 200 in other.wav",
         ),
         (save_silence, "other.wav: expected a sound, got silence"),
+        (save_at_a_rate_of_zero, "4.wav: cannot be read .* sample rate of at least 1, got 0"),
         (
             save_outside_the_class_folders,
             "expected WAV files, or folders of WAV files, found both",

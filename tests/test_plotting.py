@@ -72,6 +72,33 @@ def test_invalid_image_shapes_raise(shape):
         plot_images(np.zeros(shape))
 
 
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_8_bit_images_are_scaled(channels):
+    images = np.full((1, 4, 4, *channels), 40, "uint8")
+    figure = plot_images(images)
+    np.testing.assert_allclose(np.asarray(image_arrays(figure)[0]), 40 / 255)
+    black_and_white = plot_images(np.ones((1, 4, 4, *channels), "uint8"))
+    assert np.all(image_arrays(black_and_white)[0] == 1)
+
+
+@pytest.mark.parametrize("value", [255.0, -20.0, 256, -1])
+def test_images_beyond_their_range_raise(value):
+    with pytest.raises(ValueError, match=r"images: expected pixels in \[0, 1\] or integers from 0"):
+        plot_images(np.array([0, 0, 0, value]).reshape(1, 2, 2))
+
+
+def test_image_shape_of_flat_images_that_are_not_square():
+    images = np.arange(144) / 144
+    figure = plot_images(images[None], image_shape=(9, 16))
+    np.testing.assert_array_equal(image_arrays(figure)[0], images.reshape(9, 16))
+    color = plot_images(np.zeros((2, 4, 6, 3)), image_shape=(4, 6, 3))
+    assert image_arrays(color)[0].shape == (4, 6, 3)
+    with pytest.warns(UserWarning, match="144 pixels are plotted as 12 × 12; for 9 × 16, pass"):
+        plot_images(images[None])
+    with pytest.raises(ValueError, match="image_shape: expected that of the images"):
+        plot_images(images[None], image_shape=(9, 15))
+
+
 def test_wrong_number_of_titles_raises():
     with pytest.raises(ValueError, match="titles: expected 2, got 1"):
         plot_images(np.zeros((2, 4, 4)), titles=["a"])

@@ -14,10 +14,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom to the top: a module imports modules of the lines above it only.
 LAYERS = """
 version
-validation
-conditioning
+validation batch_checks layer_state random_state files
+conditioning embeddings
 models
-audio
+adversarial
+audio image_files series_files
 datasets
 pipelines
 autoregressive

@@ -1,0 +1,200 @@
+"""Files of the user: found in folders, checked before they are opened, replaced in one step."""
+
+import codecs
+import contextlib
+import os
+import pathlib
+import stat
+import warnings
+
+MAX_BYTES = 2**30
+MIN_FILES = 10
+
+# Files and folders that systems and archives add, besides those with a leading dot.
+SYSTEM_NAMES = {
+    "__macosx",
+    "$recycle.bin",
+    "@eadir",
+    "desktop.ini",
+    "ehthumbs.db",
+    "system volume information",
+    "thumbs.db",
+}
+KINDS = {
+    stat.S_IFDIR: "folder",
+    stat.S_IFIFO: "FIFO",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+SHOWN_NAMES = 5  # in a message
+
+
+def to_path(path) -> pathlib.Path:
+    """Return a path as a `pathlib.Path`.
+
+    Raises:
+        ValueError: for another type, an empty string, or a string with a NUL character.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not str(path) or "\0" in str(path):
+        raise ValueError(f"path: expected a string or a path, got {path!r}.")
+    return pathlib.Path(path)
+
+
+def read_bytes(path) -> bytes:
+    """Return the contents of a regular file.
+
+    Raises:
+        ValueError: for a missing or unreadable file, for a folder, FIFO or device, which would
+            block or never end, and for a file of more than 1 GiB.
+    """
+    path = to_path(path)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = KINDS.get(stat.S_IFMT(status.st_mode), "special file")
+            raise ValueError(f"{path}: cannot be read: expected a file, got a {kind}.")
+        if status.st_size > MAX_BYTES:
+            raise ValueError(
+                f"{path}: cannot be read: expected at most {MAX_BYTES:,} bytes, "
+                f"got {status.st_size:,}."
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def read_text(path) -> str:
+    r"""Return the contents of a text file, with line ends as `\n`.
+
+    The encoding is UTF-8, or UTF-16 if the file begins with the byte order mark of UTF-16.
+
+    Raises:
+        ValueError: for a file that cannot be read, for another encoding, and for a NUL character.
+    """
+    data = read_bytes(path)
+    utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if utf_16 else "utf-8-sig")  # both drop the mark
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: cannot be read as a text in UTF-8 ({error}).") from error
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in text:  # another encoding, such as UTF-32, or a binary file
+        line = 1 + text.count("\n", 0, text.index("\0"))
+        raise ValueError(
+            f"{path}: cannot be read as a text in UTF-8 (a NUL character in line {line})."
+        )
+    return text
+
+
+def find_files(folder, suffixes: tuple[str, ...], description: str):
+    """Find the files of a folder or of its class subfolders.
+
+    Hidden files and folders, and those that systems and archives add (`SYSTEM_NAMES`), are ignored.
+    Other files, and class folders without a file of the suffixes, are named in a warning. Links to
+    files and folders are followed.
+
+    Args:
+        folder: String or path.
+        suffixes: Strings in lowercase, such as `(".wav",)`.
+        description: String. What the files are, in the plural, for messages.
+
+    Returns:
+        The sorted paths, and the class name of each, or `None` if there are no class folders.
+
+    Raises:
+        ValueError: for fewer than 10 files, for files beside class folders, for files in deeper
+            folders only, and for a folder that is found twice by links.
+    """
+    folder = to_path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder of {description}, found none.")
+    folders, files = _walk(folder)
+    paths = sorted(path for path in files if path.suffix.lower() in suffixes)
+    skipped = sorted(set(files) - set(paths))
+    if len(paths) < MIN_FILES:
+        others = f", and {_shown(skipped, folder)}" if skipped else ""
+        raise ValueError(
+            f"{folder}: expected at least {MIN_FILES} {description}, found {len(paths)}{others}."
+        )
+    depths = {len(path.relative_to(folder).parts) for path in paths}
+    class_names = None
+    if depths != {1}:
+        if 1 in depths:
+            raise ValueError(
+                f"{folder}: expected {description}, or folders of {description}, found both."
+            )
+        if min(depths) > 2:  # such as train/cats/1.png, whose class is not "train"
+            raise ValueError(
+                f"{folder}: expected {description} in the folder of each class, found them in "
+                f"deeper folders only, such as {paths[0].parent}."
+            )
+        class_names = [path.relative_to(folder).parts[0] for path in paths]
+        skipped += [
+            path for path in folders if path.parent == folder and path.name not in class_names
+        ]
+    if skipped:
+        warnings.warn(
+            f"{folder}: skipped {len(skipped)}, not {description}: {_shown(skipped, folder)}.",
+            stacklevel=3,
+        )
+    return paths, class_names
+
+
+def _shown(paths, folder) -> str:
+    """Return the first paths, relative to the folder, for a message."""
+    names = [str(path.relative_to(folder)) for path in paths[:SHOWN_NAMES]]
+    return ", ".join(names if len(paths) <= SHOWN_NAMES else [*names, "…"])
+
+
+def _walk(root: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """Return the folders below a folder, and the files in all of them, without hidden ones."""
+    found = {root.resolve(): root}
+    folders, files, queue = [], [], [root]
+    while queue:
+        try:
+            paths = sorted(queue.pop().iterdir())
+        except OSError as error:
+            raise ValueError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+        for path in paths:
+            if path.name.startswith(".") or path.name.lower() in SYSTEM_NAMES:
+                continue
+            if not path.is_dir():
+                files.append(path)
+                continue
+            target = path.resolve()
+            if target in found:  # a loop of links, or the same files under two labels
+                raise ValueError(f"{path}: a link to a folder that is found as {found[target]}.")
+            found[target] = path
+            folders.append(path)
+            queue.append(path)
+    return sorted(folders), files
+
+
+@contextlib.contextmanager
+def replace_file(path):
+    """Write a file in one step: an interruption or an error leaves the old file or the new one.
+
+    Args:
+        path: String or path of the file. A link is followed.
+
+    Yields:
+        A `pathlib.Path` in the same folder, to write to. It replaces `path` at the end of the
+        block, and is removed after an error.
+
+    Raises:
+        ValueError: if `path` is a folder, FIFO or device.
+        OSError: if the file cannot be written.
+    """
+    path = to_path(path).resolve()
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: cannot be written: expected a file, got a folder or a device.")
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
