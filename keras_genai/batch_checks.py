@@ -11,6 +11,7 @@ import types
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 
 class BatchCheck:
@@ -62,22 +63,27 @@ class BatchCheck:
     def _apply_to_dataset(self, dataset):
         spec = dataset.element_spec
 
-        def check_arrays(*arrays):
-            self(tf.nest.pack_sequence_as(spec, arrays))
-            return np.array(True)
-
         def check_batch(*batch):
-            checked = tf.numpy_function(check_arrays, tf.nest.flatten(batch), tf.bool)
-            with tf.control_dependencies([checked]):
-                batch = tf.nest.map_structure(tf.identity, batch)
-            return batch if isinstance(spec, tuple) else batch[0]
+            parts = tf.nest.flatten(batch)  # None at missing targets
+
+            def check_arrays(*arrays):
+                remaining = iter(arrays)
+                filled = [None if part is None else next(remaining) for part in parts]
+                self(tf.nest.pack_sequence_as(spec, filled))
+                return np.array(True)
+
+            tensors = [part for part in parts if part is not None]
+            with tf.control_dependencies([tf.numpy_function(check_arrays, tensors, tf.bool)]):
+                parts = [None if part is None else tf.identity(part) for part in parts]
+            batch = tf.nest.pack_sequence_as(batch, parts)
+            return fill_missing_targets(batch) if isinstance(spec, tuple) else batch[0]
 
         return dataset.map(check_batch)
 
     def _apply_to_generator(self, batches):
         for batch in batches:
             self(batch)
-            yield batch
+            yield fill_missing_targets(batch)
 
 
 class _CheckedPyDataset(keras.utils.PyDataset):
@@ -94,13 +100,24 @@ class _CheckedPyDataset(keras.utils.PyDataset):
     def __getitem__(self, index):
         batch = self.dataset[index]
         self.check(batch)
-        return batch
+        return fill_missing_targets(batch)
 
     def on_epoch_begin(self):
         self.dataset.on_epoch_begin()
 
     def on_epoch_end(self):
         self.dataset.on_epoch_end()
+
+
+def fill_missing_targets(batch):
+    """Return `(x, targets of width 0, sample_weight)` for `(x, None, sample_weight)`.
+
+    Without targets, Keras would drop the weights or raise an error.
+    """
+    if not isinstance(batch, tuple) or len(batch) < 3 or batch[1] is not None:
+        return batch
+    x, _, sample_weight = batch
+    return x, ops.zeros((ops.shape(x)[0], 0)), sample_weight
 
 
 def is_array(x) -> bool:

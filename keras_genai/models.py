@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_genai.batch_checks import BatchCheck, is_array
+from keras_genai.batch_checks import BatchCheck, fill_missing_targets, is_array
 from keras_genai.conditioning import count_classes
 from keras_genai.layer_state import (
     dtype_policy_scope,
@@ -180,6 +180,17 @@ class ValidationMixin:
     are checked as a whole before anything is computed, other sources batch by batch.
     """
 
+    # Keras leaves the dtype policy out of the configuration. It scales the loss by it.
+
+    def get_config(self):
+        return {**super().get_config(), "dtype": self.dtype_policy.name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        with dtype_policy_scope(config.pop("dtype", None)):
+            return super().from_config(config, custom_objects)
+
     # The build configuration is part of every saved model: it carries the version of the package.
 
     def get_build_config(self):
@@ -206,9 +217,8 @@ class ValidationMixin:
             return check.apply(x), y, sample_weight
         if x is not None:
             check.check(x, y, sample_weight)
-        if y is None and sample_weight is not None:
-            # Without targets, Keras would drop the weights.
-            y = np.zeros((len(x), 0), "float32")
+        if sample_weight is not None:
+            x, y, sample_weight = fill_missing_targets((x, y, sample_weight))
         return x, y, sample_weight
 
     def fit(

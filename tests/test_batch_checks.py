@@ -108,6 +108,30 @@ def test_py_dataset_is_told_of_its_epochs_as_by_keras():
     assert epochs[0] == epochs[1] > 1
 
 
+def without_targets(kind):
+    """A source of images and sample weights without targets."""
+    weights = np.arange(8, dtype="float32")
+    if kind == "dataset":
+        dataset = tf.data.Dataset.from_tensor_slices((X, weights)).batch(2)
+        return dataset.map(lambda x, sample_weight: (x, None, sample_weight))
+    batches = [(X[i : i + 2], None, weights[i : i + 2]) for i in range(0, 8, 2)]
+    if kind == "generator":
+        return (batch for batch in batches)
+    dataset = Batches(X)
+    dataset.__class__ = type("Weighted", (Batches,), {"__getitem__": lambda self, i: batches[i]})
+    return dataset
+
+
+@pytest.mark.parametrize("kind", ["dataset", "PyDataset", "generator"])
+def test_weights_without_targets_count_in_every_source(kind):
+    expected = small_vae().fit(
+        X, sample_weight=np.arange(8), batch_size=2, shuffle=False, verbose=0
+    )  # fmt: skip
+    source = without_targets(kind)
+    result = small_vae().fit(source, shuffle=False, steps_per_epoch=4, verbose=0)
+    assert result.history["loss"] == pytest.approx(expected.history["loss"], rel=1e-6)
+
+
 @pytest.mark.parametrize(
     "weights, message",
     [
