@@ -10,53 +10,82 @@ import os
 import pathlib
 import shlex
 import sys
+import warnings
 
 from keras_genai import catalog
+from keras_genai.runs import Output, check_keras_settings
 
 SAMPLING_OPTIONS = ("temperature", "top_k", "top_p")
 DEFAULT_NUM_IMAGES = 64
 DEFAULT_NEW_TOKENS = 400
 TEXT_TEMPERATURE = 0.8
 BEAM_WIDTH = 4
+INPUT_ERRORS = (ValueError, OSError, ImportError)
+MAX_MESSAGE = 1000  # characters
+MAX_COUNT = 10_000  # samples in one file
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
+    An error of any kind is one line on the standard error.
+
     Args:
         arguments: List of strings, or `None` for those of the process. Defaults to `None`.
 
     Returns:
-        0 on success, 1 if training diverged to NaN, 2 for invalid input, 130 after Ctrl-C.
+        0 on success, 1 if training or writing failed, 2 for invalid input, 130 after Ctrl-C.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hide TensorFlow's log
+    if not os.environ.get("KERAS_BACKEND"):
+        os.environ["KERAS_BACKEND"] = "tensorflow"  # rather than the backend in keras.json
     arguments = sys.argv[1:] if arguments is None else arguments
+    output, errors = Output(sys.stdout), Output(sys.stderr)
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            return _run(arguments, output)
+        finally:
+            output.flush()
+            errors.flush()
+
+
+def _run(arguments, output: Output) -> int:
+    """Run a command, and turn every error into one line and an exit code."""
     try:
         options = _parser().parse_args(arguments)
+        _check_encoding(options)
         options.line = shlex.join(["python", "-m", "keras_genai", *arguments])
-        return options.command(options)
-    except UsageError as error:
-        print(f"keras_genai: {error}", file=sys.stderr)
-        return 2
-    except FloatingPointError as error:
-        print(f"\nkeras_genai: {error}", file=sys.stderr)
+        code = options.command(options)
+        output.flush()
+        if output.error is None or isinstance(output.error, BrokenPipeError):
+            return code
+        print(f"keras_genai: standard output: {output.error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopped. train --resume continues after the last whole epoch.", file=sys.stderr)
         return 130
+    except Exception as error:
+        print(f"keras_genai: {_describe(error)}", file=sys.stderr)
+        return 2 if isinstance(error, INPUT_ERRORS) else 1
 
 
 class UsageError(ValueError):
     """Invalid input of a command, reported in one line."""
 
 
-@contextlib.contextmanager
-def _one_line_errors():
-    """Report errors about the input, raised by the library, as one line on the terminal."""
-    try:
-        yield
-    except (ValueError, OSError, ImportError) as error:
-        raise UsageError(" ".join(str(error).split())) from error
+class TrainingError(RuntimeError):
+    """Training that failed after it had begun."""
+
+
+def _describe(error: BaseException) -> str:
+    """Return one line for an error, with the type of an unexpected one."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    message = " ".join(str(error).split())
+    if len(message) > MAX_MESSAGE:  # an error of TensorFlow may have a whole graph
+        message = f"{message[:MAX_MESSAGE]} …"
+    known = (*INPUT_ERRORS, TrainingError, FloatingPointError)
+    return message if message and isinstance(error, known) else f"{type(error).__name__}: {message}"
 
 
 # The parser.
@@ -80,106 +109,90 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=list_recipes)
 
     command = commands.add_parser("train", help="train a recipe")
-    command.add_argument("name", help="name of a recipe: see list")
-    command.add_argument(
-        "--epochs", type=_positive_int, metavar="N", help="number of epochs [the recipe's]"
-    )
-    command.add_argument(
-        "--batch-size", type=_positive_int, metavar="N", help="batch size [the recipe's]"
-    )
-    command.add_argument(
-        "--seed", type=_non_negative_int, metavar="N", help="seed of weights, order and noise [0]"
-    )
-    command.add_argument(
-        "--output", type=pathlib.Path, metavar="DIR", help="run folder [runs/NAME]"
-    )
-    command.add_argument(
+    command.set_defaults(command=train)
+    add = command.add_argument
+    add("name", help="name of a recipe: see list")
+    add("--epochs", type=_positive_int, metavar="N", help="number of epochs [the recipe's]")
+    add("--batch-size", type=_positive_int, metavar="N", help="batch size [the recipe's]")
+    add("--seed", type=_non_negative_int, metavar="N", help="seed of weights, order and noise [0]")
+    add("--output", type=pathlib.Path, metavar="DIR", help="run folder [runs/NAME]")
+    add(
         "--data",
         metavar="FOLDER-OR-FILE",
         help="your own images or WAV files (one folder per class), text, or CSV file with a header",
     )
-    command.add_argument(
-        "--resume", action="store_true", help="continue after the last whole epoch"
-    )
-    command.set_defaults(command=train)
+    add("--resume", action="store_true", help="continue after the last whole epoch")
 
     command = commands.add_parser(
         "generate",
         help="write images to a PNG file or sounds to a WAV file, continue or translate text",
     )
-    command.add_argument(
-        "source", metavar="NAME-OR-FILE.keras", help="pretrained model, or a saved one"
-    )
-    command.add_argument(
+    command.set_defaults(command=generate)
+    add = command.add_argument
+    add("source", metavar="NAME-OR-FILE.keras", help="pretrained model, or a saved one")
+    add(
         "--count",
-        type=_positive_int,
+        type=lambda text: _positive_int(text, maximum=MAX_COUNT),
         metavar="N",
         help="number of images [64], sounds [1 per class] or texts [1]",
     )
-    command.add_argument(
-        "--seed", type=_non_negative_int, default=0, metavar="N", help="seed of the noise [0]"
-    )
-    command.add_argument(
+    add("--seed", type=_non_negative_int, default=0, metavar="N", help="seed of the noise [0]")
+    add(
         "--output",
         type=pathlib.Path,
         metavar="FILE",
         help="output file [NAME.png or NAME.wav; text is printed]",
     )
-    command.add_argument(
+    add(
         "--guidance-scale",
         type=float,
         metavar="S",
         help="diffusion: scale of classifier-free guidance, 1 for none [1]",
     )
-    command.add_argument(
-        "--steps", type=_positive_int, metavar="N", help="diffusion: number of sampling steps [50]"
-    )
-    command.add_argument(
+    add("--steps", type=_positive_int, metavar="N", help="diffusion: sampling steps [50]")
+    add(
         "--label",
         type=_non_negative_int,
         metavar="K",
         help="class of all samples [all classes in turn]",
     )
-    command.add_argument("--prompt", metavar="TEXT", help="text: the prompt [a new line]")
-    command.add_argument(
+    add("--prompt", metavar="TEXT", help="text: the prompt [a new line]")
+    add(
         "--length",
         type=_positive_int,
         metavar="N",
         help="text: number of new tokens [400]; sound: length in samples [one second]",
     )
-    command.add_argument(
-        "--temperature",
-        type=float,
-        metavar="T",
-        help="sampling temperature of text [0.8] and sound [0.9]",
-    )
-    command.add_argument(
-        "--top-k", type=_positive_int, metavar="K", help="text and sound: top-k sampling [off]"
-    )
-    command.add_argument(
-        "--top-p", type=float, metavar="P", help="text and sound: top-p (nucleus) sampling [off]"
-    )
-    command.add_argument(
+    add("--temperature", type=float, metavar="T", help="text [0.8] and sound [0.9]: temperature")
+    add("--top-k", type=_positive_int, metavar="K", help="text and sound: top-k sampling [off]")
+    add("--top-p", type=float, metavar="P", help="text and sound: nucleus sampling [off]")
+    add(
         "--weights",
         metavar="NAME-OR-FOLDER",
         help="article4-gpt2: published weights instead of the pretrained ones, such as gpt2",
     )
-    command.set_defaults(command=generate)
     return parser
 
 
-def _positive_int(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+def _positive_int(text: str, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
+    if not text.isdecimal() or len(text) > 10 or not minimum <= int(text) <= maximum:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from {minimum} to {maximum}, got {text!r:.50}"
+        )
     return int(text)
 
 
 def _non_negative_int(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**31:
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number from 0 to 2^31 - 1, got {text!r}"
-        )
-    return int(text)
+    return _positive_int(text, 0)
+
+
+def _check_encoding(options) -> None:
+    """Raise UsageError for an argument with bytes that are not UTF-8, which Python escapes."""
+    for name, value in vars(options).items():
+        try:
+            str(value).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{name}: expected a text in UTF-8, got {str(value)!r}") from error
 
 
 # Commands.
@@ -202,25 +215,23 @@ def list_recipes(options) -> int:
 
 def train(options) -> int:
     """Train a recipe into its run folder, and print its metric beside the expected value."""
-    with _one_line_errors():
-        recipe = catalog.find(options.name)
+    recipe = catalog.find(options.name)
     if f"{recipe.name}-{options.data}" in catalog.RECIPES:  # --data tang
         recipe, options.data = catalog.RECIPES[f"{recipe.name}-{options.data}"], None
     folder = options.output or pathlib.Path("runs") / recipe.name
 
     from keras_genai import recipes
 
-    with _one_line_errors():
-        training = recipes.prepare(
-            recipe.name,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            data=options.data,
-            folder=folder,
-            resume=options.resume,
-            command=options.line,
-        )
+    training = recipes.prepare(
+        recipe.name,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        data=options.data,
+        folder=folder,
+        resume=options.resume,
+        command=options.line,
+    )
     epochs = training.settings["epochs"]
     print(
         f"{recipe.name}: {recipe.model}. {training.data.num_examples:,} "
@@ -228,8 +239,14 @@ def train(options) -> int:
     )
     if recipe.notes:
         print(recipe.notes)
-    training.fit()
-    value = training.evaluate()["value"]
+    try:
+        training.fit()
+        value = training.evaluate()["value"]
+    except Exception as error:
+        print()  # the progress bar has no end of line
+        saved = training.run.model_path
+        kept = f" The last good model is {saved}." if saved.exists() else ""
+        raise TrainingError(f"{_describe(error)}{kept}") from error
     if value is None:
         print(f"{recipe.metric}: not measured, since it needs a classifier of MNIST digits.")
     else:
@@ -248,6 +265,7 @@ def generate(options) -> int:
     from keras_genai.transformer import Seq2SeqTransformer
     from keras_genai.wavenet import WaveNet
 
+    check_keras_settings()
     model = _load(options)
     if not isinstance(model, DDPM):
         _reject(options, ("guidance_scale", "steps"), "only for a diffusion model")
@@ -268,14 +286,13 @@ def _load(options):
     from keras_genai.gpt2_checkpoint import load_gpt2
     from keras_genai.text import GPT2Tokenizer
 
-    with _one_line_errors():
-        if options.weights is not None:
-            if options.source != "article4-gpt2":
-                raise UsageError("--weights: only for article4-gpt2")
-            return load_gpt2(options.weights, GPT2Tokenizer.gpt2())
-        if options.source.endswith(".keras"):
-            return load_model(options.source)
-        return pretrained.load(catalog.find(options.source).name)
+    if options.weights is not None:
+        if options.source != "article4-gpt2":
+            raise UsageError("--weights: only for article4-gpt2")
+        return load_gpt2(options.weights, GPT2Tokenizer.gpt2())
+    if options.source.endswith(".keras"):
+        return load_model(options.source)
+    return pretrained.load(catalog.find(options.source).name)
 
 
 def _translate(model, options) -> int:
@@ -284,12 +301,14 @@ def _translate(model, options) -> int:
     if options.prompt is None:
         raise UsageError("--prompt: expected a text to translate")
     lines = [line for line in options.prompt.splitlines() if line.strip()]
-    with _one_line_errors():
-        translations = model.translate(lines, beam_width=BEAM_WIDTH)
+    if not lines:
+        raise UsageError("--prompt: expected a text to translate, got a blank one")
+    translations = model.translate(lines, beam_width=BEAM_WIDTH)
     return _write((line + "\n" for line in translations), options.output)
 
 
 def _generate_images(model, options) -> int:
+    from keras_genai.callbacks import save_figure
     from keras_genai.plotting import plot_images
 
     _reject(options, ("prompt",), "only for a text model")
@@ -297,11 +316,10 @@ def _generate_images(model, options) -> int:
     output, num_samples = _output_path(options, ".png"), options.count or DEFAULT_NUM_IMAGES
     sampling = {"guidance_scale": options.guidance_scale, "num_steps": options.steps}
     sampling = {name: value for name, value in sampling.items() if value is not None}
-    with _one_line_errors():
-        images = model.generate(
-            num_samples, _labels(model, options, num_samples), seed=options.seed, **sampling
-        )
-        plot_images(images).savefig(output)
+    images = model.generate(
+        num_samples, _labels(model, options, num_samples), seed=options.seed, **sampling
+    )
+    save_figure(plot_images(images), output)
     print(output)
     return 0
 
@@ -313,15 +331,14 @@ def _generate_sounds(model, options) -> int:
 
     _reject(options, ("prompt",), "only for a text model")
     output, num_samples = _output_path(options, ".wav"), options.count or model.num_classes or 1
-    with _one_line_errors():
-        sounds = model.generate(
-            num_samples,
-            _labels(model, options, num_samples),
-            length=options.length,
-            sampler=_sampler(options, SOUND_TEMPERATURE),
-            seed=options.seed,
-        )
-        save_wav(output, sounds.reshape(-1), model.sample_rate)
+    sounds = model.generate(
+        num_samples,
+        _labels(model, options, num_samples),
+        length=options.length,
+        sampler=_sampler(options, SOUND_TEMPERATURE),
+        seed=options.seed,
+    )
+    save_wav(output, sounds.reshape(-1), model.sample_rate)
     print(output)
     return 0
 
@@ -329,17 +346,25 @@ def _generate_sounds(model, options) -> int:
 def _generate_text(model, options) -> int:
     """Write texts, each piece as soon as it is generated."""
     _reject(options, ("label",), "only for a class-conditional model")
-    sampler = _sampler(options, TEXT_TEMPERATURE)
+    if model.tokenizer is None:
+        raise UsageError(f"{options.source}: expected a model with a tokenizer, to generate text")
     prompt = _default_prompt(model.tokenizer) if options.prompt is None else options.prompt
     length = options.length or DEFAULT_NEW_TOKENS
-    with _one_line_errors():
-        if options.length is None and model.context_length is not None:
-            length = min(length, model.context_length - len(model.tokenizer.encode(prompt)))
-        streams = [
-            model.stream(prompt, length, sampler=sampler, seed=options.seed + i)
-            for i in range(options.count or 1)
-        ]
-        first_piece = next(streams[0])  # invalid input is reported before a file is opened
+    if model.context_length is not None:
+        room = model.context_length - _count_tokens(model.tokenizer, prompt)
+        if room < 1:
+            raise UsageError(
+                f"--prompt: expected at most {model.context_length - 1} tokens, so that at least "
+                f"one is generated, got {model.context_length - room}"
+            )
+        if options.length is None:
+            length = min(length, room)
+    sampler = _sampler(options, TEXT_TEMPERATURE)
+    streams = [
+        model.stream(prompt, length, sampler=sampler, seed=options.seed + i)
+        for i in range(options.count or 1)
+    ]
+    first_piece = next(streams[0])  # invalid input is reported before a file is opened
 
     def pieces():
         for i, stream in enumerate(streams):
@@ -387,20 +412,23 @@ def _output_path(options, suffix: str) -> pathlib.Path:
 
 def _write(pieces, output) -> int:
     """Write a text piece by piece, to the terminal or to a file."""
+    from keras_genai.files import replace_file
+
     if output is not None:
-        with _one_line_errors():
-            output.write_text("".join(pieces), "utf-8")
+        text = "".join(pieces)
+        with replace_file(output) as unfinished:
+            unfinished.write_text(text, "utf-8")
         print(output)
         return 0
     for piece in pieces:
         print(piece, end="", flush=True)
+        if getattr(sys.stdout, "error", None) is not None:
+            break  # nobody reads on
     return 0
 
 
 def _default_prompt(tokenizer) -> str:
     """Return a new line, or the first token of a vocabulary without one."""
-    if tokenizer is None:
-        raise UsageError("expected a model with a tokenizer, to generate text")
     try:
         tokenizer.encode("\n")
         return "\n"
@@ -408,7 +436,15 @@ def _default_prompt(tokenizer) -> str:
         return tokenizer.decode([0])
 
 
+def _count_tokens(tokenizer, prompt: str) -> int:
+    try:
+        return len(tokenizer.encode(prompt))
+    except ValueError as error:
+        raise UsageError(f"--prompt{str(error).removeprefix('text')}") from error
+
+
 if __name__ == "__main__":
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # characters the terminal lacks become "?"
+    warnings.formatwarning = lambda message, *_: f"keras_genai: {message}\n"
     sys.exit(main())

@@ -26,7 +26,14 @@ from keras import layers, ops
 
 from keras_genai.layer_state import LayerStateMixin
 from keras_genai.random_state import Dropout
-from keras_genai.validation import check_size, check_sizes
+from keras_genai.validation import (
+    check_bools,
+    check_fraction,
+    check_number,
+    check_size,
+    check_sizes,
+    check_type,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
@@ -50,8 +57,8 @@ class CachedMultiHeadAttention(LayerStateMixin, layers.Layer):
     def __init__(self, num_heads, dropout=0.0, kernel_initializer="glorot_uniform", **kwargs):
         super().__init__(**kwargs)
         self.num_heads = check_size("num_heads", num_heads)
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.dropout = Dropout(dropout, dtype=self.dtype_policy)
+        self.kernel_initializer = _get_initializer(kernel_initializer)
+        self.dropout = Dropout(check_fraction("dropout", dropout), dtype=self.dtype_policy)
         self.supports_masking = True
 
     def build(self, x_shape):
@@ -132,6 +139,15 @@ class CachedMultiHeadAttention(LayerStateMixin, layers.Layer):
         }
 
 
+def _get_initializer(kernel_initializer):
+    try:
+        initializer = keras.initializers.get(kernel_initializer)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"kernel_initializer: {error}") from error
+    check_type("kernel_initializer", initializer, keras.initializers.Initializer)
+    return initializer
+
+
 def causal_mask(n, m=None, position=0):
     """Return a bool mask `(n, m)`, True where key position j <= query position, `position + i`.
 
@@ -173,17 +189,19 @@ class _TransformerLayer(LayerStateMixin, layers.Layer):
     ):
         super().__init__(**kwargs)
         self.num_heads, self.dff = check_sizes(num_heads=num_heads, dff=dff)
-        self.attention_dropout = attention_dropout
+        self.attention_dropout = check_fraction("attention_dropout", attention_dropout)
         self.activation = keras.activations.get(activation)
-        self.norm_first, self.layer_norm_epsilon = norm_first, layer_norm_epsilon
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        check_bools(norm_first=norm_first)
+        epsilon = check_number("layer_norm_epsilon", layer_norm_epsilon, above=0)
+        self.norm_first, self.layer_norm_epsilon = norm_first, epsilon
+        self.kernel_initializer = _get_initializer(kernel_initializer)
         self.self_attention = self._attention("self_attention")
         self.self_attention_layer_norm = self._layer_norm("self_attention_layer_norm")
         self.feedforward_intermediate_dense = self._dense(
-            dff, self.activation, "feedforward_intermediate_dense"
+            self.dff, self.activation, "feedforward_intermediate_dense"
         )
         self.feedforward_layer_norm = self._layer_norm("feedforward_layer_norm")
-        self.dropout = Dropout(dropout, dtype=self.dtype_policy)
+        self.dropout = Dropout(check_fraction("dropout", dropout), dtype=self.dtype_policy)
         self.supports_masking = True
 
     def _attention(self, name):
@@ -306,6 +324,7 @@ class TransformerDecoderLayer(_TransformerLayer):
 
     def __init__(self, num_heads, dff, cross_attention=True, **kwargs):
         super().__init__(num_heads, dff, **kwargs)
+        check_bools(cross_attention=cross_attention)
         self.cross_attention = None
         if cross_attention:
             self.cross_attention = self._attention("cross_attention")

@@ -25,9 +25,19 @@ import tensorflow as tf
 from keras import ops
 
 from keras_genai.random_state import random_generator
-from keras_genai.validation import check_size, check_tokens
+from keras_genai.validation import (
+    as_array,
+    check_autoregressive_model,
+    check_context_length,
+    check_outputs,
+    check_size,
+    check_tokens,
+    check_type,
+    is_number,
+)
 
 MAX_SCORING_BLOCK = 512  # tokens per call of `log_prob`, which bounds the memory of the logits
+NAN_TOKEN = -2  # in the place of a token without a distribution
 
 
 class AutoregressiveModel(typing.Protocol):
@@ -154,10 +164,8 @@ def generate(
         model: `AutoregressiveModel`.
         prompt: Int array `(batch, n)`, or a list of sequences of any lengths, at least 1 each.
         max_new_tokens: Int. Number of tokens to add to each sequence.
-        sampler: `Sampler`. Sampling options; `GREEDY` takes the likeliest token. Defaults to
-            `Sampler()`.
-        seed: Int or `None`. Seed of the random numbers; the same seed gives the same tokens.
-            Without one, `keras.utils.set_random_seed` governs them.
+        sampler: `Sampler`; `GREEDY` takes the likeliest token. Defaults to `Sampler()`.
+        seed: Int or `None`. The same seed gives the same tokens; `None` is the seed of Keras.
         conditioning: Tensors `(batch, …)` that the model is conditioned on, or `None`.
         stop_token: Int or `None`. Token id that ends a sequence.
 
@@ -167,8 +175,8 @@ def generate(
         `max_new_tokens` or shorter, with the stop token last.
 
     Raises:
-        ValueError: for an empty prompt, for ids outside the vocabulary, for more tokens than the
-            context length, and for an invalid sampling option.
+        ValueError: for an empty prompt, ids outside the vocabulary, more tokens than the context
+            length, an invalid sampling option, and a model whose logits are NaN.
     """
     decoding = _Decoding(model, prompt, max_new_tokens, sampler, seed, conditioning, stop_token)
     decoding.run_until(decoding.stop)
@@ -201,10 +209,8 @@ def stream(
         Int32 arrays `(batch,)`.
     """
     decoding = _Decoding(model, prompt, max_new_tokens, sampler, seed, conditioning, stop_token)
-    if len(set(decoding.prompt_lengths)) > 1:
-        raise ValueError(
-            f"prompt: expected sequences of one length, got {decoding.prompt_lengths.tolist()}."
-        )
+    if len(set(lengths := decoding.prompt_lengths.tolist())) > 1:
+        raise ValueError(f"prompt: expected sequences of one length, got {lengths}.")
     for position in range(decoding.start, decoding.stop):
         decoding.run_until(position + 1)
         yield decoding.tokens[:, position + 1].numpy()
@@ -229,6 +235,7 @@ def log_prob(model, tokens, conditioning=None):
         ValueError: for sequences of fewer than 2 tokens, for ids outside the vocabulary, and for
             more tokens than the context length.
     """
+    check_autoregressive_model(model)
     sequences = check_tokens("tokens", tokens, model.vocab_size, minimum=2)
     longest = max(len(row) for row in sequences)
     check_context_length("tokens", model, longest)
@@ -266,7 +273,8 @@ class _Decoding:
     """State of one generation: token buffer, position, finished rows and the model's state."""
 
     def __init__(self, model, prompt, max_new_tokens, sampler, seed, conditioning, stop_token):
-        max_new_tokens = check_size("max_new_tokens", max_new_tokens)
+        check_autoregressive_model(model)
+        self.model, max_new_tokens = model, check_size("max_new_tokens", max_new_tokens)
         prompts = check_tokens("prompt", prompt, model.vocab_size, minimum=1)
         self.prompt_lengths = np.array([len(row) for row in prompts], "int32")
         # The loop starts at the end of the shortest prompt and ends max_new_tokens after the
@@ -289,12 +297,9 @@ class _Decoding:
 
         self.functions = compiled_functions(model)
         self.position = tf.constant(self.start)
-        self.state = self.functions.prefill(
-            prompt_block(self.tokens, self.start),
-            self.position,
-            max_length,
-            repeat_rows(conditioning),
-        )
+        block = prompt_block(self.tokens, self.start)
+        rows = repeat_rows(conditioning)
+        self.state = self.functions.prefill(block, self.position, max_length, rows)
 
     def run_until(self, stop: int) -> None:
         """Generate the tokens through position `stop`."""
@@ -307,6 +312,8 @@ class _Decoding:
             self.sampler,
             self.stop_token,
         )
+        if np.any(self.tokens == NAN_TOKEN):
+            check_outputs(self.model, np.nan)
 
 
 class CompiledFunctions:
@@ -325,9 +332,8 @@ class CompiledFunctions:
 
     def matches(self, variables) -> bool:
         """Return whether these are the variables that the functions were traced with."""
-        return len(variables) == len(self.variables) and all(
-            map(operator.is_, variables, self.variables)
-        )
+        same_count = len(variables) == len(self.variables)
+        return same_count and all(map(operator.is_, variables, self.variables))
 
     def get(self, function):
         """Return the compiled version of `function(model, …)`, compiled at its first use."""
@@ -362,6 +368,8 @@ def _decode(model, loop_vars, stop, start, prompt_lengths, uniform, sampler, sto
         token = ops.slice(tokens, [0, position], [tokens.shape[0], 1])
         logits, state = model.step(token, state, position)
         sampled = sample(logits[:, 0], ops.take(uniform, position - start, axis=0), sampler)
+        # Of NaN, the largest would be token 0.
+        sampled = ops.where(ops.any(ops.isnan(logits[:, 0]), axis=-1), NAN_TOKEN, sampled)
         sampled = ops.where(finished, stop_token, sampled)
         prompt_token = ops.slice(tokens, [0, position + 1], [tokens.shape[0], 1])[:, 0]
         in_prompt = position + 1 < prompt_lengths
@@ -397,6 +405,8 @@ def repeat_rows(conditioning, num_repeats=1):
     """Return the conditioning as tensors, each row repeated `num_repeats` times."""
     if conditioning is None:
         return None
+    if any(as_array("conditioning", x).ndim == 0 for x in keras.tree.flatten(conditioning)):
+        raise ValueError(f"conditioning: expected tensors (batch, …), got {conditioning!r:.200}.")
     return keras.tree.map_structure(lambda x: tf.repeat(x, num_repeats, axis=0), conditioning)
 
 
@@ -414,32 +424,22 @@ def check_stop_token(stop_token, vocab_size: int):
     return tf.constant(stop_token, tf.int32)
 
 
-def check_context_length(name: str, model, length: int) -> None:
-    """Raise ValueError if a sequence is longer than the context length of the model."""
-    if model.context_length is not None and length > model.context_length:
-        raise ValueError(
-            f"{name}: expected at most {model.context_length} tokens, prompt included, the context "
-            f"length of the model, got {length}."
-        )
-
-
 def check_sampler(sampler: Sampler) -> Sampler:
     """Return the sampler with temperature and top_p as tensors, so that others do not recompile.
 
     Raises:
         ValueError: for another type, or an option out of range.
     """
-    if not isinstance(sampler, Sampler):
-        raise ValueError(f"sampler: expected a Sampler, as Sampler(0.7), got {sampler!r}.")
+    check_type("sampler", sampler, Sampler, ", as Sampler(0.7)")
     temperature, top_k, top_p = sampler
-    if not temperature > 0:
+    if not is_number(temperature) or not 0 < temperature < np.inf:
         raise ValueError(
             f"temperature: expected a number above 0, got {temperature!r}; GREEDY always takes "
             "the likeliest token."
         )
     if top_k is not None:
         top_k = check_size("top_k", top_k)
-    if top_p is not None and not 0 < top_p <= 1:
+    if top_p is not None and not (is_number(top_p) and 0 < top_p <= 1):
         raise ValueError(f"top_p: expected a number above 0 and up to 1, got {top_p!r}.")
     return Sampler(
         # XLA flushes numbers below float32's smallest normal number to 0.

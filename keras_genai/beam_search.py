@@ -6,7 +6,6 @@ import tensorflow as tf
 from keras import ops
 
 from keras_genai.autoregressive import (
-    check_context_length,
     check_stop_token,
     compiled_functions,
     prompt_block,
@@ -14,7 +13,14 @@ from keras_genai.autoregressive import (
     round_up,
     token_buffer,
 )
-from keras_genai.validation import check_size, check_tokens
+from keras_genai.validation import (
+    check_autoregressive_model,
+    check_context_length,
+    check_number,
+    check_outputs,
+    check_size,
+    check_tokens,
+)
 
 
 def beam_search(
@@ -49,11 +55,12 @@ def beam_search(
 
     Raises:
         ValueError: as `autoregressive.generate`, for prompts of different lengths, and for a
-            negative or infinite length penalty.
+            negative length penalty, NaN or infinity.
     """
+    check_autoregressive_model(model)
     max_new_tokens = check_size("max_new_tokens", max_new_tokens)
     beam_width = check_size("beam_width", beam_width)
-    check_length_penalty(length_penalty)
+    length_penalty = check_length_penalty(length_penalty)
     prompts = check_tokens("prompt", prompt, model.vocab_size, minimum=1)
     lengths = {len(row) for row in prompts}
     if len(lengths) > 1:
@@ -90,17 +97,16 @@ def beam_search(
         stop_id,
         tf.constant(length_penalty, tf.float32),
     )
+    if np.any(np.isnan(log_probs)):
+        check_outputs(model, np.nan)
     tokens = tokens.numpy().reshape(batch_size, beam_width, max_length)
     scores = log_probs / _length_normalization(generated_lengths, length_penalty)
     return tokens[..., : length + max_new_tokens], scores.numpy()
 
 
-def check_length_penalty(length_penalty) -> None:
-    """Raise ValueError unless the length penalty is a finite number of at least 0."""
-    if not 0 <= length_penalty < np.inf:
-        raise ValueError(
-            f"length_penalty: expected a finite number of at least 0, got {length_penalty!r}."
-        )
+def check_length_penalty(length_penalty):
+    """Return the length penalty; raise ValueError unless it is finite and at least 0."""
+    return check_number("length_penalty", length_penalty, 0)
 
 
 def _beam_search_loop(model, loop_vars, stop, stop_token, length_penalty):

@@ -1,15 +1,29 @@
-"""Callbacks: a grid of samples after each epoch, atomic checkpoints, an error at the first NaN."""
+"""Callbacks: a grid of samples after each epoch, atomic checkpoints, an error at divergence."""
 
+import errno
 import io
 import math
-import os
 import pathlib
 import sys
 
 import keras
 import numpy as np
 
+from keras_genai.files import replace_file
 from keras_genai.plotting import plot_images
+
+
+def save_figure(figure, path) -> None:
+    """Save a figure in one step: an interruption or an error leaves the old file or the new one.
+
+    Args:
+        figure: `matplotlib.figure.Figure`.
+        path: String or path of the file, whose suffix is the format; without a suffix, `.png` is
+            appended.
+    """
+    path = pathlib.Path(path)
+    with replace_file(path if path.suffix else path.with_name(f"{path.name}.png")) as unfinished:
+        figure.savefig(unfinished)
 
 
 class SampleGrid(keras.callbacks.Callback):
@@ -55,10 +69,17 @@ class SampleGrid(keras.callbacks.Callback):
         path = pathlib.Path(self.path)
         return path.with_name(path.name.format(epoch=epoch))
 
+    def write_missing(self, epoch: int) -> None:
+        """Write the picture of the model after `epoch` epochs, if it is missing or empty."""
+        path = None if self.path is None else self._epoch_path(epoch)
+        if path is not None and not (path.is_file() and path.stat().st_size):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_figure(self._plot(), path)
+
     def on_epoch_end(self, epoch, logs=None):
         figure = self._plot()
         if self.path is not None:
-            figure.savefig(self._epoch_path(epoch + 1))
+            save_figure(figure, self._epoch_path(epoch + 1))
         if "ipykernel" in sys.modules:
             from IPython.display import Image, display
 
@@ -87,17 +108,34 @@ class AtomicModelCheckpoint(keras.callbacks.Callback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def on_epoch_end(self, epoch, logs=None):
-        unfinished = self.path.with_name(f"unfinished-{self.path.name}")
-        self.model.save(unfinished)
-        os.replace(unfinished, self.path)
+        with replace_file(self.path) as unfinished:
+            try:
+                self.model.save(unfinished)
+            except OSError as error:  # those of HDF5 may have neither a number nor a reason
+                reason = error.strerror or " ".join(str(error).split())
+                raise OSError(error.errno or errno.EIO, reason) from error
 
 
 class RaiseOnNaN(keras.callbacks.Callback):
-    """Raise FloatingPointError at the first metric that is NaN or infinite.
+    """Raise FloatingPointError at the first metric or weight that is NaN or infinite.
 
-    The message names the metric, the epoch and the step. `keras.callbacks.TerminateOnNaN` checks
-    `loss` only, which a GAN does not have.
+    The message names the metric, the epoch and the step, or the weight and the epoch.
+    `keras.callbacks.TerminateOnNaN` checks `loss` only, which a GAN does not have. Weights are
+    checked after each epoch: the loss of the last step, and one from which a broken weight is
+    masked, are finite. A loss that has grown without becoming infinite is an error too.
+
+    Args:
+        max_growth: Float or `None`. Largest valid loss after an epoch, as a multiple of the loss
+            of the first step or of 1, whichever is larger; a larger one that still rises is an
+            error. `None` turns the check off. Defaults to `1000.0`.
     """
+
+    def __init__(self, max_growth=1000.0):
+        super().__init__()
+        self.max_growth = max_growth
+
+    def on_train_begin(self, logs=None):
+        self.first, self.previous = {}, {}
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -105,13 +143,34 @@ class RaiseOnNaN(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         # With several steps per execution, Keras counts past the last step of an epoch.
         self._check(logs, f"by step {min(batch + 1, self.params['steps'])}")
+        self.first = self.first or dict(logs or {})
 
     def on_epoch_end(self, epoch, logs=None):
         self._check(logs, "at its end")  # validation metrics include the effect of the last step
+        for weight in self.model.weights:
+            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+                raise FloatingPointError(
+                    f"{weight.path} has NaN or infinite values at the end of epoch {epoch + 1}."
+                )
+        if self.max_growth is not None:
+            self._check_growth(epoch, logs or {})
 
     def _check(self, logs, position):
         for name, value in (logs or {}).items():
-            if not math.isfinite(np.asarray(value)):
+            if not np.all(np.isfinite(np.asarray(value))):
                 raise FloatingPointError(
                     f"{name} is {float(value)} in epoch {self.epoch + 1}, {position}."
                 )
+
+    def _check_growth(self, epoch, logs):
+        # Validation losses, if there are any: they are those after the epoch.
+        losses = {name: float(value) for name, value in logs.items() if name.endswith("loss")}
+        losses = {n: v for n, v in losses.items() if n.startswith("val_")} or losses
+        for name, value in losses.items():
+            first = abs(float(self.first.get(name.removeprefix("val_"), 0)))
+            if value > max(self.max_growth * max(first, 1), self.previous.get(name, -math.inf)):
+                raise FloatingPointError(
+                    f"{name} has grown to {value:.3g} in epoch {epoch + 1}, from {first:.3g} at "
+                    "the first step: training diverges."
+                )
+        self.previous = losses

@@ -13,7 +13,7 @@ import keras
 from keras import layers
 
 from keras_genai.models import ImageModel
-from keras_genai.validation import check_size
+from keras_genai.validation import check_image_shape, check_size
 
 
 def build_cnn(image_shape=(28, 28, 1), num_classes=10) -> keras.Model:
@@ -38,14 +38,7 @@ def build_cnn(image_shape=(28, 28, 1), num_classes=10) -> keras.Model:
         cnn.compile("adam", loss, metrics=["accuracy"], jit_compile=False)
         cnn.fit(x, y, batch_size=64, epochs=5)
     """
-    if len(image_shape) != 3:
-        raise ValueError(f"image_shape: expected (height, width, channels), got {image_shape}.")
-    height, width, channels = image_shape
-    image_shape = (
-        check_size("image_shape (height)", height, minimum=4),
-        check_size("image_shape (width)", width, minimum=4),
-        check_size("image_shape (channels)", channels),
-    )
+    image_shape = check_image_shape(image_shape, minimum=4)
     num_classes = check_size("num_classes", num_classes, minimum=2)
 
     image = keras.Input(image_shape, name="image")

@@ -9,7 +9,14 @@ import numpy as np
 from keras import layers, ops
 
 from keras_genai.random_state import random_generator
-from keras_genai.validation import check_labels, check_size
+from keras_genai.validation import (
+    as_array,
+    check_labels,
+    check_methods,
+    check_outputs,
+    check_size,
+    check_sizes,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
@@ -24,7 +31,7 @@ class OneHot(layers.Layer):
 
     def __init__(self, num_classes, **kwargs):
         super().__init__(**kwargs)
-        self.num_classes = num_classes
+        self.num_classes = check_size("num_classes", num_classes)
 
     def call(self, labels):
         return ops.one_hot(labels, self.num_classes, dtype=self.compute_dtype)
@@ -40,7 +47,7 @@ def label_input(num_classes: int | None):
     """Return the label input of a conditional network, `(batch,)`, or `None` without classes."""
     if num_classes is None:
         return None
-    check_size("num_classes", num_classes, minimum=2)
+    check_size("num_classes", num_classes, minimum=2)  # `OneHot` converts it
     return keras.Input((), dtype="int32", name="labels")
 
 
@@ -48,7 +55,7 @@ def concat_labels(x, labels, num_classes: int | None):
     """Return x `(batch, features)` with one-hot labels concatenated, or x if there are none."""
     if labels is None or num_classes is None:
         return x
-    return layers.Concatenate()([x, OneHot(int(num_classes))(labels)])
+    return layers.Concatenate()([x, OneHot(num_classes)(labels)])
 
 
 def pack_inputs(x, labels=None):
@@ -57,16 +64,27 @@ def pack_inputs(x, labels=None):
 
 
 def predict_arrays(network: keras.Model, x, labels=None):
-    """Return the outputs of a network for x and validated labels, as NumPy arrays."""
-    floatx = keras.config.floatx()
-    x = np.asarray(x, floatx)
+    """Return the outputs of a network for x and validated labels, as NumPy arrays.
+
+    Raises:
+        ValueError: for invalid labels, and for an output of NaN or infinity.
+    """
+    check_methods("network", network, "a keras.Model", "inputs", "layers")
+    x, shape = as_array("x", x), network.inputs[0].shape
+    if x.shape[1:] != shape[1:] or x.ndim == 0:
+        raise ValueError(f"x: expected shape {shape}, the input of the network, got {x.shape}.")
+    x = x.astype(floatx := keras.config.floatx())
     labels = check_labels(labels, count_classes(network), len(x))
     outputs = network(pack_inputs(x, labels))
-    return keras.tree.map_structure(lambda y: np.asarray(ops.cast(y, floatx)), outputs)
+    outputs = keras.tree.map_structure(lambda y: np.asarray(ops.cast(y, floatx)), outputs)
+    for output in keras.tree.flatten(outputs):
+        check_outputs(network, output)
+    return outputs
 
 
 def count_classes(model: keras.Model) -> int | None:
     """Return the number of classes that a model is conditioned on, or `None`."""
+    check_methods("model", model, "a keras.Model", "layers")
     for layer in model.layers:
         if isinstance(layer, OneHot):
             return layer.num_classes
@@ -132,5 +150,6 @@ def sample_prior(num_samples: int, shape, seed: int | None) -> np.ndarray:
 
     The generator is NumPy's own, so that sampling does not change the state of training.
     """
-    check_size("num_samples", num_samples)
+    (shape,) = check_sizes(shape_dims=shape)
+    num_samples = check_size("num_samples", num_samples)
     return random_generator(seed).standard_normal((num_samples, *shape), dtype="float32")

@@ -38,12 +38,17 @@ from keras_genai.noise_schedule import NoiseSchedule, ddim_step, ddpm_step
 from keras_genai.random_state import SeedStateMixin, random_generator
 from keras_genai.unet import SinusoidalTimeEmbedding, build_unet
 from keras_genai.validation import (
+    as_array,
+    check_bools,
     check_choice,
     check_fraction,
     check_images,
     check_labels,
+    check_outputs,
     check_range,
     check_size,
+    check_type,
+    is_number,
 )
 
 __all__ = [
@@ -115,13 +120,12 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
                 f"network: expected an output of the input's shape {input_shape}, "
                 f"got {output_shape}."
             )
-        if not isinstance(schedule, NoiseSchedule):
-            raise ValueError(f"schedule: expected a NoiseSchedule, got {schedule!r}.")
-        check_fraction("cond_drop_prob", cond_drop_prob)
-        check_fraction("ema_momentum", ema_momentum)
+        check_type("schedule", schedule, NoiseSchedule)
+        cond_drop_prob = check_fraction("cond_drop_prob", cond_drop_prob)
+        ema_momentum = check_fraction("ema_momentum", ema_momentum)
         check_choice("prediction_type", prediction_type, ("noise", "v"))
         super().__init__(network.inputs, network(network.inputs), name=name, **kwargs)
-        self.network, self.schedule, self.seed = network, schedule, seed
+        self.network, self.schedule = network, schedule
         self.cond_drop_prob, self.ema_momentum = cond_drop_prob, ema_momentum
         self.prediction_type = prediction_type
         self.num_classes = count_classes(network)
@@ -155,7 +159,8 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             target = self.schedule.get_velocity(x_0, t, noise)
 
         network = self.network if training else self.ema_network
-        predicted = network(_pack_inputs(x_t, t, labels), training=training)
+        inputs = [x_t, t] if labels is None else [x_t, t, labels]
+        predicted = network(inputs, training=training)
         predicted = ops.cast(predicted, target.dtype)
         losses = ops.mean(ops.square(predicted - target), axis=(1, 2, 3))  # (batch,)
         return self.reduce_and_log(losses, sample_weight, target, predicted, network.losses)
@@ -227,13 +232,14 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         self._checksum = self._get_checksum()
 
     def quantize(self, *args, **kwargs):
-        super().quantize(*args, **kwargs)  # both networks
-        self._checksum = self._get_checksum()
+        super().quantize(*args, **kwargs)  # both networks, whose variables are new
+        self._checksum, old = self._get_checksum(), self._ema_prediction
+        self._ema_prediction = tf.function(old.python_function, old.input_signature)
 
     def save_own_variables(self, store):
         self._restart_average_if_replaced()  # before Keras saves the networks
         super().save_own_variables(store)
-        store["checksum"] = np.array(self._checksum, "int64")
+        store["checksum"] = np.array(self._get_checksum(), "int64")
 
     def load_own_variables(self, store):
         super().load_own_variables(store)  # before Keras loads the networks
@@ -255,7 +261,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         """
         check_images("x", x, self.image_shape)
         x = np.asarray(x, "float32")
-        t = np.asarray(t)
+        t = as_array("t", t)
         if t.shape not in ((), x.shape[:1]):
             raise ValueError(
                 f"t: expected an integer or integers ({len(x)},), got shape {t.shape}."
@@ -271,7 +277,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         labels=None,
         *,
         guidance_scale=1.0,
-        num_steps=50,
+        num_steps=None,
         method="ddim",
         eta=0.0,
         clip_denoised=True,
@@ -288,8 +294,8 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
                 guidance. s = 1 + w for the w of Ho & Salimans 2022, equation 6. A larger scale
                 follows the label more closely, with less variety, at twice the cost. Defaults to
                 `1.0`.
-            num_steps: Int. Number of sampling steps; fewer than the schedule's timesteps skips
-                timesteps. Defaults to `50`.
+            num_steps: Int or `None`. Number of sampling steps; fewer than the schedule's timesteps
+                skips timesteps. Defaults to `None`: 50, or all timesteps of a shorter schedule.
             method: `"ddim"` or `"ddpm"`. Defaults to `"ddim"`.
             eta: Float from 0 to 1. Noise of DDIM's steps, 1 as much as DDPM's. Defaults to `0.0`.
             clip_denoised: Bool. Whether to clip the x_0 predicted at each step to the valid range.
@@ -322,7 +328,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         *,
         num_frames=10,
         guidance_scale=1.0,
-        num_steps=50,
+        num_steps=None,
         method="ddim",
         eta=0.0,
         clip_denoised=True,
@@ -348,14 +354,16 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         if labels is not None:
             labels = check_labels(labels, self.num_classes, num_samples)
         self._check_guidance(guidance_scale, labels)
-        timesteps = self.schedule.timesteps(num_steps)
+        if num_steps is None:
+            num_steps = min(50, self.schedule.num_timesteps)
+        num_steps = len(timesteps := self.schedule.timesteps(num_steps))
         num_frames = check_size("num_frames", num_frames)
         if num_frames > num_steps:
             raise ValueError(
                 f"num_frames: expected at most one per step, {num_steps}, got {num_frames}."
             )
         step = _step_function(method, eta)
-
+        check_bools(clip_denoised=clip_denoised)
         rng = random_generator(seed)
         kept_steps = np.round(np.linspace(0, num_steps, num_frames + 1)).astype(int)
         frames = np.empty((num_frames + 1, num_samples, *self.image_shape), "float32")
@@ -369,15 +377,17 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             )
             for i, x in enumerate(trajectory):
                 frames[kept_steps == i, batch] = x
+        check_outputs(self.ema_network, frames[-1])
         frames = (frames + 1) / 2  # [-1, 1] to [0, 1]
         if clip_denoised:
             frames[-1] = np.clip(frames[-1], 0, 1)  # clipped x_0, up to rounding
         return frames
 
     def _check_guidance(self, guidance_scale, labels) -> None:
-        if not 0 <= guidance_scale < np.inf or (guidance_scale != 1 and labels is None):
+        valid = is_number(guidance_scale) and 0 <= guidance_scale < np.inf
+        if not valid or (guidance_scale != 1 and labels is None):
             expected = "a number of at least 0" if labels is not None else "1, without labels"
-            raise ValueError(f"guidance_scale: expected {expected}, got {guidance_scale}.")
+            raise ValueError(f"guidance_scale: expected {expected}, got {guidance_scale!r:.99}.")
         unconditional = labels is None or guidance_scale != 1
         if unconditional and self.num_classes is not None and self.cond_drop_prob == 0:
             raise ValueError(
@@ -422,29 +432,18 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
 
     def _predict(self, x_t, t, labels):
         inputs = [x_t, t, labels][: len(self.network.inputs)]
-        return ops.cast(self._ema_prediction(*inputs), "float32")
+        return ops.cast(self._ema_prediction(*map(tf.convert_to_tensor, inputs)), "float32")
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "network": keras.saving.serialize_keras_object(self.network),
-            "schedule": keras.saving.serialize_keras_object(self.schedule),
-            "seed": self.seed,
-            "cond_drop_prob": self.cond_drop_prob,
-            "ema_momentum": self.ema_momentum,
-            "prediction_type": self.prediction_type,
-        }
-
-
-def _pack_inputs(x_t, t, labels=None):
-    """Return the inputs of the network: [x_t, t], or [x_t, t, labels] if it is conditional."""
-    return [x_t, t] if labels is None else [x_t, t, labels]
+        names = ("network", "schedule", "seed", "cond_drop_prob", "ema_momentum", "prediction_type")
+        options = keras.saving.serialize_keras_object({name: getattr(self, name) for name in names})
+        return {**super().get_config(), **options}
 
 
 def _step_function(method, eta):
     """Return `ddpm_step`, or `ddim_step` with its eta."""
     check_choice("method", method, ("ddim", "ddpm"))
-    if not 0 <= eta <= (method == "ddim"):
+    if not is_number(eta) or not 0 <= eta <= (method == "ddim"):
         expected = "from 0 to 1" if method == "ddim" else "of 0, as method is 'ddpm'"
-        raise ValueError(f"eta: expected a number {expected}, got {eta}.")
+        raise ValueError(f"eta: expected a number {expected}, got {eta!r}.")
     return ddpm_step if method == "ddpm" else functools.partial(ddim_step, eta=eta)

@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_genai.layer_state import LayerStateMixin
-from keras_genai.validation import check_sizes
+from keras_genai.validation import check_bools, check_size, check_sizes
 
 PAD_TOKEN_ID = 0
 
@@ -143,14 +143,13 @@ class PositionalEmbedding(LayerStateMixin, layers.Layer):
         vocab_size, max_seq_length, d_model = check_sizes(
             vocab_size=vocab_size, max_seq_length=max_seq_length, d_model=d_model
         )
-        if d_model % 2:
-            raise ValueError(f"d_model: expected an even number, got {d_model}.")
+        self.encoding = positional_encoding(max_seq_length, d_model)
         self.vocab_size, self.max_seq_length, self.d_model = vocab_size, max_seq_length, d_model
+        check_bools(add_positions=add_positions)
         self.add_positions = add_positions
         self.supports_masking = True
         initializer = keras.initializers.RandomNormal(stddev=d_model**-0.5)
         self.embedding = Embedding(vocab_size, d_model, initializer, dtype=self.dtype_policy)
-        self.encoding = positional_encoding(max_seq_length, d_model)
 
     def build(self, input_shape):
         self.embedding.build(input_shape)
@@ -202,6 +201,9 @@ def positional_encoding(length: int, d_model: int) -> np.ndarray:
         PE(pos, 2i)     = sin(pos / 10000^(2i / d_model))
         PE(pos, 2i + 1) = cos(pos / 10000^(2i / d_model))
     """
+    length, d_model = check_size("length", length, 0), check_size("d_model", d_model)
+    if d_model % 2:
+        raise ValueError(f"d_model: expected an even number, got {d_model}.")
     frequencies = 10000.0 ** (-np.arange(0, d_model, 2) / d_model)
     angles = np.arange(length)[:, None] * frequencies  # (length, d_model / 2)
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, d_model)

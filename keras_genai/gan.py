@@ -61,7 +61,7 @@ from keras_genai.conditioning import (
 from keras_genai.layer_state import frozen
 from keras_genai.models import ConfigMixin, CustomLossMixin, GenerativeImageModel
 from keras_genai.random_state import SeedStateMixin, random_generator
-from keras_genai.validation import check_choice, check_labels, check_same, check_sizes
+from keras_genai.validation import check_bools, check_choice, check_labels, check_same, check_sizes
 
 
 def build_generator(
@@ -136,6 +136,7 @@ def build_discriminator(
         ValueError: if a size is not a whole number of at least 1, or the initializer is unknown.
     """
     input_dim, hidden_dims = check_sizes(input_dim=input_dim, hidden_dims=hidden_dims)
+    check_bools(rescale=rescale)
     image = keras.Input((input_dim,), name="image")
     labels = label_input(num_classes)
     x = layers.Rescaling(2.0, offset=-1.0)(image) if rescale else image  # [0, 1] to [-1, 1]
@@ -197,10 +198,11 @@ def train_gan(
     """
     model = GAN(generator, discriminator, joint_batch, resample_noise, seed)
     model.check_data(x, labels)
-    check_sizes(epochs=epochs, batch_size=batch_size)
+    check_bools(shuffle=shuffle)
+    check_choice("verbose", verbose, (False, True, 0, 1, 2, "auto"))
+    epochs, batch_size = check_sizes(epochs=epochs, batch_size=batch_size)
     x = np.asarray(x, keras.config.floatx())
     labels = check_labels(labels, model.num_classes, len(x))
-
     # Compiling discards the traces of any earlier training of the networks.
     model.compile(generator_optimizer, discriminator_optimizer)
     with frozen(discriminator):
@@ -209,10 +211,9 @@ def train_gan(
     discriminator_model = discriminator if joint_batch else build_two_batch_model(discriminator)
     discriminator_model.compile(model.discriminator_optimizer, "binary_crossentropy")
 
-    steps = -(-len(x) // batch_size)
-    order_seed = int(random_generator(seed).integers(2**31))
+    steps, order_seed = -(-len(x) // batch_size), int(random_generator(seed).integers(2**31))
     callbacks = keras.callbacks.CallbackList(
-        callbacks, add_history=True, add_progbar=verbose > 0, model=model,
+        callbacks, add_history=True, add_progbar=bool(verbose), model=model,
         verbose=verbose, epochs=epochs, steps=steps,
     )  # fmt: skip
     model.stop_training, logs = False, {}
@@ -228,7 +229,8 @@ def train_gan(
             real = x[indices]
             real_labels = None if labels is None else labels[indices]
             ones, zeros = np.ones((len(real), 1)), np.zeros((len(real), 1))
-
+            for trained in (discriminator_model, combined):
+                trained.reset_metrics()  # older Keras would return the mean of all steps
             # Discriminator: target 1 for real and 0 for generated images.
             noise = np.asarray(model.sample_noise(len(real)))
             fake = np.asarray(generator(pack_inputs(noise, real_labels), training=True))
@@ -239,13 +241,11 @@ def train_gan(
             else:
                 inputs = [real, fake] if labels is None else [real, fake, real_labels]
                 d_loss = discriminator_model.train_on_batch(inputs, [ones, zeros])[0]
-
             # Generator: target 1 for generated images, with the discriminator frozen.
             if resample_noise:
                 noise = np.asarray(model.sample_noise(len(real)))
             with frozen(discriminator):
                 g_loss = combined.train_on_batch(pack_inputs(noise, real_labels), ones)
-
             model.discriminator_loss_tracker.update_state(d_loss, sample_weight=len(real))
             model.generator_loss_tracker.update_state(g_loss, sample_weight=len(real))
             logs = {metric.name: float(metric.result()) for metric in model.metrics[:2]}
@@ -290,7 +290,8 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         check_compatible(generator, discriminator)
         super().__init__(*_connect(generator, discriminator), **{"name": "gan", **kwargs})
         self.generator, self.discriminator = generator, discriminator
-        self.joint_batch, self.resample_noise, self.seed = joint_batch, resample_noise, seed
+        check_bools(joint_batch=joint_batch, resample_noise=resample_noise)
+        self.joint_batch, self.resample_noise = joint_batch, resample_noise
         self.num_classes = count_classes(generator)
         self.latent_dim = generator.inputs[0].shape[-1]
         self.create_seed_generators(seed)
@@ -316,7 +317,7 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         Raises:
             ValueError: if a loss or metrics are given: the model has its own.
         """
-        for name in {"optimizer", "loss", "loss_weights", "metrics", "weighted_metrics"}:
+        for name in ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics"):
             if kwargs.get(name) is not None:
                 raise ValueError(f"{name}: expected none, as a GAN has its own.")
         self._unfreeze_discriminator()
@@ -326,6 +327,8 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         keras.Model.compile(self, pair, **{**kwargs, "auto_scale_loss": False})
 
     def get_compile_config(self):
+        if not self.compiled:
+            return None
         names = ("generator_optimizer", "discriminator_optimizer")
         optimizers = {name: getattr(self, name) for name in names}
         return {**keras.saving.serialize_keras_object(optimizers), **self.compile_options}
@@ -345,7 +348,6 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             loss = self.discriminator_optimizer.scale_loss(loss)
         weights = self.discriminator.trainable_weights
         self.discriminator_optimizer.apply(tape.gradient(loss, weights), weights)
-
         # Generator: maximize log D(G(z)), with the discriminator frozen.
         if self.resample_noise:
             noise = self.sample_noise(ops.shape(real)[0])
@@ -425,10 +427,9 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         return predict_arrays(self.generator, noise, labels)
 
     def get_config(self):
-        networks = {"generator": self.generator, "discriminator": self.discriminator}
-        options = {"joint_batch": self.joint_batch, "resample_noise": self.resample_noise}
-        networks = keras.saving.serialize_keras_object(networks)
-        return {**super().get_config(), **networks, **options, "seed": self.seed}
+        names = ("generator", "discriminator", "joint_batch", "resample_noise", "seed")
+        options = keras.saving.serialize_keras_object({name: getattr(self, name) for name in names})
+        return {**super().get_config(), **options}
 
 
 def check_compatible(generator, discriminator):
@@ -436,9 +437,8 @@ def check_compatible(generator, discriminator):
     check_network("generator", generator, ("noise",), ("images",))
     check_network("discriminator", discriminator, ("images",), ("D(x)",))
     images = generator.outputs[0].shape[1:], discriminator.inputs[0].shape[1:]
-    check_same("discriminator", "images of shape", *images)
-    classes = count_classes(generator), count_classes(discriminator)
-    check_same("discriminator", "num_classes", *classes)
+    check_same("discriminator", "images of shape", *images, "the generator")
+    check_same("discriminator", "num_classes", *map(count_classes, (generator, discriminator)))
     if (shape := discriminator.outputs[0].shape[1:]) != (1,):
         raise ValueError(f"discriminator: expected an output (batch, 1), got (batch, *{shape}).")
     check_probabilities("discriminator", discriminator)

@@ -21,13 +21,22 @@ import keras
 from keras import layers, ops
 
 from keras_genai.attention import TransformerDecoderLayer
-from keras_genai.autoregressive import GREEDY
+from keras_genai.autoregressive import GREEDY, check_sampler
 from keras_genai.embeddings import ReversibleEmbedding, lookup, positions_from
 from keras_genai.language_model import CausalLM
 from keras_genai.layer_state import frozen
 from keras_genai.random_state import Dropout
-from keras_genai.text import check_tokenizer
-from keras_genai.validation import check_choice, check_fraction, check_size, check_sizes
+from keras_genai.text import check_tokenizer, encode_texts
+from keras_genai.validation import (
+    check_bools,
+    check_choice,
+    check_fraction,
+    check_methods,
+    check_number,
+    check_size,
+    check_sizes,
+    check_type,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
@@ -143,7 +152,9 @@ class GPT2(CausalLM):
         )
         dff = check_size("dff", 4 * d_model if dff is None else dff)
         check_choice("activation", activation, ACTIVATIONS)
-        check_fraction("dropout", dropout)
+        dropout = check_fraction("dropout", dropout)
+        layer_norm_epsilon = check_number("layer_norm_epsilon", layer_norm_epsilon, above=0)
+        check_bools(tie_embeddings=tie_embeddings)
         check_tokenizer("tokenizer", tokenizer, vocab_size)
 
         # Layers.
@@ -243,6 +254,7 @@ def enable_lora(model: GPT2, rank: int = 8) -> None:
     Raises:
         ValueError: for a rank below 1.
     """
+    check_type("model", model, GPT2)
     rank = check_size("rank", rank)
     for layer in (model.embedding, model.position_embedding, model.layer_norm):
         layer.trainable = False
@@ -293,14 +305,17 @@ def generate_text(
         generate_text(model, tokenizer, "Once upon a time")
         generate_text(model, tokenizer, "Once upon a time", sampler=Sampler(top_p=0.9))
     """
-    check_size("num_return_sequences", num_return_sequences)
+    check_type("model", model, CausalLM)
+    check_methods("tokenizer", tokenizer, "a tokenizer", "encode", "decode", "end_token")
+    check_sampler(sampler)
+    num_return_sequences = check_size("num_return_sequences", num_return_sequences)
     if num_return_sequences > 1 and sampler.top_k == 1:
         raise ValueError(
             f"num_return_sequences: expected 1 under greedy search, which is deterministic, got "
             f"{num_return_sequences}. Sample with Sampler() for different sequences."
         )
-    tokens = tokenizer.encode(prompt)
-    check_size("max_length", max_length, minimum=len(tokens) + 1)
+    (tokens,) = encode_texts("prompt text", tokenizer, [prompt])
+    max_length = check_size("max_length", max_length, minimum=len(tokens) + 1)
     rows = model.generate(
         [tokens] * num_return_sequences,
         max_length - len(tokens),

@@ -27,6 +27,7 @@ import warnings
 import numpy as np
 from keras import layers, ops
 
+from keras_genai.files import read_text
 from keras_genai.gpt2 import ACTIVATIONS, GPT2
 from keras_genai.validation import check_choice, check_fraction, check_size
 
@@ -70,8 +71,8 @@ def load_gpt2(source, tokenizer=None) -> GPT2:
 
     Raises:
         ValueError: for an unknown folder or name; a config that lacks a key or requires what `GPT2`
-            does not implement; a missing, unexpected or misshapen tensor; a missing or damaged
-            file.
+            does not implement; a missing, unexpected or misshapen tensor, or one with NaN; a
+            missing or damaged file.
         ImportError: without the extra `gpt2`.
 
     Example:
@@ -85,6 +86,11 @@ def load_gpt2(source, tokenizer=None) -> GPT2:
     model = GPT2(**arguments, tokenizer=tokenizer)
     for name, variables in _variables(model).items():
         array = tensors[name].read()
+        if not np.all(np.isfinite(array)):
+            raise ValueError(
+                f"{tensors[name].path}: {tensors[name].name}: expected finite numbers, got NaN or "
+                "infinity."
+            )
         array = array.T if name == LM_HEAD else array
         for variable, part in zip(variables, np.split(array, len(variables), axis=-1), strict=True):
             variable.assign(part)
@@ -108,6 +114,7 @@ def save_gpt2(model, folder) -> None:
     save_file = _import_safetensors().numpy.save_file
     if not isinstance(model, GPT2):
         raise ValueError(f"model: expected a GPT2, got {type(model).__name__}.")
+    folder = _to_path("folder", folder)
     tensors = {}
     for name, variables in _variables(model).items():
         array = np.concatenate([ops.convert_to_numpy(part) for part in variables], axis=-1)
@@ -117,7 +124,6 @@ def save_gpt2(model, folder) -> None:
         # Contiguous, since safetensors saves the memory of a transposed view in its old order.
         tensors[full_name] = np.ascontiguousarray(array.T if name == LM_HEAD else array)
 
-    folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as unfinished:
         unfinished = pathlib.Path(unfinished)
@@ -200,9 +206,10 @@ def _checkpoint_config(model, dtype: str) -> dict:
 
 
 def _read_json(path) -> dict:
+    text = read_text(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read as JSON ({error}).") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}.")
@@ -283,6 +290,11 @@ def _open(path):
 
 def _check_tensors(tensors, arguments, folder) -> None:
     """Raise ValueError unless the tensors are exactly those of `GPT2(**arguments)`."""
+    if arguments["num_layers"] > len(tensors):  # before a list of all their tensors is made
+        raise ValueError(
+            f"{folder / CONFIG}: n_layer: expected below {len(tensors)}, the number of tensors, "
+            f"got {arguments['num_layers']}."
+        )
     shapes = _shapes(arguments)
     for name in shapes:
         if name not in tensors:
@@ -359,19 +371,25 @@ def _variables(model) -> dict[str, list]:
 
 def _find_folder(source) -> pathlib.Path:
     """Return the folder of a checkpoint, downloaded if `source` is not a folder."""
-    folder = pathlib.Path(source)
+    folder = _to_path("source", source)
     if folder.is_dir():
         return folder
     if not isinstance(source, str):
-        raise ValueError(f"{source}: no such folder.")
+        raise ValueError(f"source: {source}: no such folder.")
     try:
         return pathlib.Path(_download(source))
     except (OSError, ValueError) as error:  # base classes of the errors of huggingface_hub
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"{source}: no such folder, and no checkpoint of this name could be downloaded from "
-            f"huggingface.co ({reason})."
+            f"source: {source}: no such folder, and no checkpoint of this name could be downloaded "
+            f"from huggingface.co ({reason})."
         ) from error
+
+
+def _to_path(name: str, value) -> pathlib.Path:
+    if not isinstance(value, (str, os.PathLike)) or not str(value) or "\0" in str(value):
+        raise ValueError(f"{name}: expected a string or a path, got {value!r:.200}.")
+    return pathlib.Path(value)
 
 
 def _download(name: str) -> str:

@@ -16,7 +16,7 @@ from keras_genai.autoregressive import Sampler, truncate_at_stop_token
 from keras_genai.beam_search import beam_search
 from keras_genai.embeddings import PAD_TOKEN_ID
 from keras_genai.models import ConfigMixin, ValidatedModel
-from keras_genai.text import UNKNOWN_CHARACTER
+from keras_genai.text import UNKNOWN_CHARACTER, encode_texts
 from keras_genai.validation import check_fraction, check_sample_weight, check_token_array
 
 
@@ -40,8 +40,7 @@ class MaskedCrossentropy(keras.losses.Loss):
         self, label_smoothing=0.0, reduction="mean_with_sample_weight", name="loss", **kwargs
     ):
         super().__init__(name=name, reduction=reduction, **kwargs)
-        check_fraction("label_smoothing", label_smoothing)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         weights = ops.cast(ops.not_equal(y_true, PAD_TOKEN_ID), self.dtype)  # (batch, n)
@@ -310,10 +309,7 @@ class CausalLM(TokenModelMixin, ConfigMixin, ValidatedModel):
             return prompt, lambda tokens: tokens
         if self.tokenizer is None:
             raise ValueError(f"{name}: expected token ids, since the model has no tokenizer.")
-        try:
-            tokens = [self.tokenizer.encode(text) for text in texts]
-        except ValueError as error:
-            raise ValueError(f"{name}{str(error).removeprefix('text')}") from error
+        tokens = encode_texts(name, self.tokenizer, texts)
         if isinstance(prompt, str):
             return tokens, lambda rows: self.tokenizer.decode(rows[0])
         return tokens, lambda rows: [self.tokenizer.decode(row) for row in rows]

@@ -2,6 +2,16 @@
 
 import numpy as np
 
+from keras_genai.validation import (
+    as_array,
+    as_numbers,
+    check_methods,
+    check_number,
+    check_range,
+    check_size,
+    check_tokens,
+)
+
 
 def classify_digits(images, classifier) -> np.ndarray:
     """Return the digits `(n,)` that a classifier predicts for images.
@@ -17,7 +27,17 @@ def classify_digits(images, classifier) -> np.ndarray:
 
 def label_accuracy(predicted, labels) -> float:
     """Return the percentage of predicted labels `(n,)` that equal the requested labels `(n,)`."""
+    predicted, labels = as_numbers("predicted", predicted), as_numbers("labels", labels)
+    _check_same_shape("predicted", predicted, "labels", labels)
     return 100 * float(np.mean(np.equal(predicted, labels)))
+
+
+def _check_same_shape(name, array, other_name, other) -> None:
+    if array.shape != other.shape or array.ndim == 0 or array.size == 0:
+        raise ValueError(
+            f"{name}: expected one of each of {other_name}, at least one, got shapes "
+            f"{array.shape} and {other.shape}."
+        )
 
 
 def mode_coverage(labels, num_classes=10, threshold=0.01) -> tuple[int, list[float]]:
@@ -31,7 +51,16 @@ def mode_coverage(labels, num_classes=10, threshold=0.01) -> tuple[int, list[flo
 
     Returns:
         Tuple of the number of covered classes and the fraction of samples of each class.
+
+    Raises:
+        ValueError: for no sample, and for a label outside 0 … num_classes - 1.
     """
+    num_classes = check_size("num_classes", num_classes)
+    threshold = check_number("threshold", threshold, 0, 1)
+    labels = as_array("labels", labels)
+    if labels.ndim != 1 or len(labels) == 0:
+        raise ValueError(f"labels: expected shape (n,), n at least 1, got {labels.shape}.")
+    check_range("labels", labels, num_classes)
     fractions = np.bincount(labels, minlength=num_classes) / len(labels)
     return int(np.sum(fractions >= threshold)), fractions.tolist()
 
@@ -46,7 +75,13 @@ def sliding_window_log_prob(model, sequences) -> float:
     Args:
         model: Language model with `context_length` and `log_prob`.
         sequences: List of int arrays `(n,)`. The first token of each is not scored.
+
+    Raises:
+        ValueError: for another model, and for a sequence of fewer than 2 tokens.
     """
+    check_methods("model", model, "a language model", "context_length", "log_prob")
+    vocab_size = getattr(model, "vocab_size", np.iinfo("int32").max)
+    check_tokens("sequences", sequences, vocab_size, minimum=2)
     if model.context_length is None:
         return float(model.log_prob(sequences)[0].sum())
     total, half = 0.0, model.context_length // 2
@@ -60,6 +95,8 @@ def sliding_window_log_prob(model, sequences) -> float:
 
 def mean_absolute_error(forecasts, values) -> float:
     """Return the mean absolute difference of forecasts and values, each `(n,)`, in their unit."""
+    forecasts, values = as_numbers("forecasts", forecasts), as_numbers("values", values)
+    _check_same_shape("forecasts", forecasts, "values", values)
     return float(np.abs(np.subtract(forecasts, values)).mean())
 
 

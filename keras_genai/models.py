@@ -124,14 +124,17 @@ class CustomLossMixin:
         Returns:
             The scalar loss and a dict of metric results.
         """
-        weight = 1.0 if sample_weight is None else sample_weight
-        additional_loss = sum(ops.sum(ops.cast(x, losses.dtype)) for x in additional_losses)
-        self.loss_tracker.update_state(losses * weight + additional_loss)
-        for name, term in terms.items():
-            getattr(self, f"{name}_tracker").update_state(term * weight)
+        if sample_weight is not None:
+            losses = losses * sample_weight
+            terms = {name: term * sample_weight for name, term in terms.items()}
         # Gradients of replicas are summed: a plain mean on each would double the gradient on two.
-        loss = tf.nn.compute_average_loss(losses * weight)
-        loss += tf.nn.scale_regularization_loss(ops.cast(additional_loss, losses.dtype))
+        loss = tf.nn.compute_average_loss(losses)
+        if additional_losses:
+            added = tf.add_n([ops.sum(ops.cast(x, losses.dtype)) for x in additional_losses])
+            loss += tf.nn.scale_regularization_loss(added)
+            losses = losses + added
+        for name, values in {"loss": losses, **terms}.items():
+            getattr(self, f"{name}_tracker").update_state(values)
         try:
             return loss, self.compute_metrics(None, y, y_pred, sample_weight)
         except ValueError as error:

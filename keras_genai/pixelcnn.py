@@ -39,10 +39,17 @@ from keras import layers, ops
 
 from keras_genai import autoregressive, pixelcnn_cache
 from keras_genai.autoregressive import Sampler
-from keras_genai.conditioning import OneHot, label_input, pack_inputs
+from keras_genai.conditioning import OneHot, count_classes, label_input, pack_inputs
 from keras_genai.layer_state import LayerStateMixin
 from keras_genai.models import ConfigMixin, CustomLossMixin, GenerativeImageModel
-from keras_genai.validation import check_images, check_labels, check_size, check_sizes
+from keras_genai.validation import (
+    as_numbers,
+    check_image_shape,
+    check_images,
+    check_labels,
+    check_size,
+    check_sizes,
+)
 
 DILATION_RATES = (2, 4, 8, 1)  # of the layers after the first, in turn
 
@@ -193,7 +200,7 @@ class Quantize(layers.Layer):
 
     def __init__(self, num_levels, **kwargs):
         super().__init__(**kwargs)
-        self.num_levels = num_levels
+        self.num_levels = check_size("num_levels", num_levels, minimum=2)
 
     def call(self, x):
         return ops.round(x * (self.num_levels - 1)) / (self.num_levels - 1)
@@ -254,15 +261,10 @@ class PixelCNN(ConfigMixin, CustomLossMixin, GenerativeImageModel):
         name="pixelcnn",
         **kwargs,
     ):
-        has_three_axes = isinstance(image_shape, (list, tuple)) and len(image_shape) == 3
-        if not has_three_axes or image_shape[-1] != 1:
+        height, width, channels = check_image_shape(image_shape, channels="1")
+        if channels != 1:
             raise ValueError(f"image_shape: expected (height, width, 1), got {image_shape!r}.")
-        height, width, num_filters, num_layers = check_sizes(
-            height=image_shape[0],
-            width=image_shape[1],
-            num_filters=num_filters,
-            num_layers=num_layers,
-        )
+        num_filters, num_layers = check_sizes(num_filters=num_filters, num_layers=num_layers)
         num_levels = check_size("num_levels", num_levels, minimum=2)
         if num_levels > 256:
             raise ValueError(f"num_levels: expected at most 256, got {num_levels}.")
@@ -280,7 +282,7 @@ class PixelCNN(ConfigMixin, CustomLossMixin, GenerativeImageModel):
         # Functional graph.
         x = keras.Input((height, width, 1), name="x")
         labels = label_input(num_classes)
-        one_hot = None if labels is None else OneHot(int(num_classes))(labels)
+        one_hot = None if labels is None else OneHot(num_classes)(labels)
         vstack, hstack = self.input_stacks(Quantize(num_levels)(x))
         for layer in gated_layers:
             vstack, hstack = layer(vstack, hstack, one_hot)
@@ -290,7 +292,7 @@ class PixelCNN(ConfigMixin, CustomLossMixin, GenerativeImageModel):
         # Config.
         self.gated_layers, self.hidden, self.head = gated_layers, hidden, head
         self.height, self.width, self.num_levels = height, width, num_levels
-        self.num_classes = num_classes
+        self.num_classes = num_classes = count_classes(self)
         self.config = {
             "image_shape": (height, width, 1),
             "num_filters": num_filters,
@@ -406,7 +408,7 @@ class PixelCNN(ConfigMixin, CustomLossMixin, GenerativeImageModel):
 
     def _upper_tokens(self, upper_rows, num_samples):
         """Return upper rows as tokens `(num_samples, rows * width)`."""
-        upper_rows = np.asarray(upper_rows)
+        upper_rows = as_numbers("upper_rows", upper_rows)
         if upper_rows.ndim == 3:
             upper_rows = np.repeat(upper_rows[None], num_samples, axis=0)
         rows = upper_rows.shape[1] if upper_rows.ndim == 4 else 0

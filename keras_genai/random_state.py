@@ -5,11 +5,31 @@ import numpy as np
 from keras import layers
 
 
+def check_seed(seed) -> int | None:
+    """Return a seed as an int, or `None`.
+
+    Raises:
+        ValueError: unless `seed` is `None` or a whole number from 0 to 2^63 - 1.
+    """
+    if seed is None:
+        return None
+    whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed < 2**63:
+        raise ValueError(
+            f"seed: expected None or a whole number of at least 0, below 2^63, got {seed!r:.200}."
+        )
+    return int(seed)
+
+
 def random_generator(seed: int | None) -> np.random.Generator:
     """Return NumPy's generator of a seed; without one, `keras.utils.set_random_seed` governs it.
 
     Sampling with it does not change the random state of training.
+
+    Raises:
+        ValueError: as `check_seed`.
     """
+    seed = check_seed(seed)
     if seed is not None:
         return np.random.default_rng(seed)
     # Without an argument, `default_rng` would take a seed from the operating system.
@@ -25,6 +45,7 @@ class SeedStateMixin:
 
     def create_seed_generators(self, seed) -> None:
         """Create one generator for training and one for evaluation, which does not change it."""
+        self.seed = seed = check_seed(seed)
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.evaluation_seed_generator = keras.random.SeedGenerator(seed)
 

@@ -12,11 +12,18 @@ import tensorflow as tf
 from keras.optimizers import schedules
 
 from keras_genai import catalog, pretrained, saving
-from keras_genai.callbacks import AtomicModelCheckpoint, RaiseOnNaN
+from keras_genai.callbacks import AtomicModelCheckpoint, RaiseOnNaN, SampleGrid, save_figure
 from keras_genai.catalog import RECIPES
 from keras_genai.experiments import EXPERIMENTS
+from keras_genai.files import to_path
 from keras_genai.plotting import plot_history
-from keras_genai.runs import RunFolder, atomic_write, describe_environment, merge_settings
+from keras_genai.runs import (
+    RunFolder,
+    atomic_write,
+    check_keras_settings,
+    describe_environment,
+    merge_settings,
+)
 from keras_genai.validation import check_size
 
 __all__ = [
@@ -98,7 +105,8 @@ def train(
 
     Raises:
         ValueError: for invalid options or data.
-        FloatingPointError: if a loss becomes NaN or infinite.
+        FloatingPointError: if training diverges; see `callbacks.RaiseOnNaN`.
+        OSError: if the folder cannot be written.
 
     Example:
         model, history, metrics = recipes.train("article4-vae", epochs=1)
@@ -138,15 +146,16 @@ def prepare(
         A `Training`.
 
     Raises:
-        ValueError: for an unknown recipe, for a number out of range, for options that contradict
-            the run in the folder, and for data that the recipe cannot use.
+        ValueError: for an unknown recipe, for a number out of range, for options or data that
+            contradict the run in the folder, for a damaged run, for another run that trains in the
+            folder, and for data that the recipe cannot use.
         OSError: if the folder cannot be written.
     """
     recipe = catalog.find(name)
     task = EXPERIMENTS[name].task
     if data is not None and data not in task.named_sources:
-        data = str(pathlib.Path(data).resolve())
-    run = None if folder is None else RunFolder(folder)
+        data = str(to_path(data).resolve())
+    check_keras_settings()
     requested = {
         "epochs": None if epochs is None else check_size("epochs", epochs),
         "batch_size": None if batch_size is None else check_size("batch_size", batch_size),
@@ -154,20 +163,33 @@ def prepare(
         "data": data,
         "command": command,
     }
+    if folder is None:
+        return _prepare(recipe, task, requested, None, resume)
+    run = RunFolder(folder)
+    try:
+        if run.settings_path.exists():
+            run.lock()  # before its settings and its model are read
+        return _prepare(recipe, task, requested, run, resume)
+    except BaseException:
+        run.unlock()
+        raise
+
+
+def _prepare(recipe, task, requested: dict, run: RunFolder | None, resume: bool) -> "Training":
     settings = merge_settings(recipe, requested, run, resume)
     loaded = task.load(settings["data"])
-    _check_same_data(settings, loaded, task)
+    if run is not None:
+        _check_same_data(settings, loaded, task)
+    settings |= {"num_examples": loaded.num_examples, "dataset_info": loaded.dataset_info}
 
     steps_per_epoch = math.ceil(settings["num_examples"] / settings["batch_size"])
+    steps = settings["epochs"] * steps_per_epoch
+    model = create(recipe.name, settings["seed"], steps, **loaded.dataset_info)
+    first_epoch = 0
     if resume and run is not None and run.model_path.exists():
-        model = saving.load_model(run.model_path)
-        first_epoch = int(model.optimizer.iterations) // steps_per_epoch
+        model, first_epoch = _load_trained(run, model, steps_per_epoch)
         settings["epochs"] = max(settings["epochs"], first_epoch)
         reset_decay_steps(model.optimizer, settings["epochs"] * steps_per_epoch)
-    else:
-        steps = settings["epochs"] * steps_per_epoch
-        model = create(name, settings["seed"], steps, **loaded.dataset_info)
-        first_epoch = 0
     settings |= describe_environment()
     settings.pop("value", None)
     if run is not None:
@@ -175,17 +197,48 @@ def prepare(
     return Training(recipe, task, loaded, model, settings, first_epoch, run)
 
 
+def _load_trained(run: RunFolder, new_model, steps_per_epoch: int):
+    """Return the model of a resumed run and its number of epochs.
+
+    Raises:
+        ValueError: for a model that is not that of the recipe and its data, or was not trained for
+            whole epochs of the batch size in `run.json`.
+    """
+    model = saving.load_model(run.model_path)
+    shapes = [[tuple(weight.shape) for weight in m.weights] for m in (model, new_model)]
+    if type(model) is not type(new_model) or shapes[0] != shapes[1]:
+        raise ValueError(f"{run.model_path}: expected the model of the run, got another one.")
+    if model.optimizer is None:
+        raise ValueError(f"{run.model_path}: expected a compiled model, got one without optimizer.")
+    num_steps = int(model.optimizer.iterations)
+    if num_steps % steps_per_epoch or num_steps == 0:
+        raise ValueError(
+            f"{run.settings_path}: batch_size: expected that of the model, which was trained for "
+            f"{num_steps} steps, got one of {steps_per_epoch} steps per epoch."
+        )
+    return model, num_steps // steps_per_epoch
+
+
 def _check_same_data(settings: dict, data, task) -> None:
-    """Record the number of examples and the dataset_info, or compare those of a resumed run."""
-    if settings.setdefault("num_examples", data.num_examples) != data.num_examples:
-        raise ValueError(
-            f"{settings['data']}: the run was started with {settings['num_examples']} "
-            f"{task.example_unit}, got {data.num_examples}."
-        )
-    if settings.setdefault("dataset_info", data.dataset_info) != data.dataset_info:
-        raise ValueError(
-            f"{settings['data']}: the run was started with other {', '.join(data.dataset_info)}."
-        )
+    """Record a digest of the data, or compare it with that of a resumed run.
+
+    The digest depends on the contents only: data may be moved. A run of an earlier version has
+    none, and is compared by its number of examples and its `dataset_info`.
+
+    Raises:
+        ValueError: for other data than the run was started with.
+    """
+    digest, recorded = data.sha256(), settings.get("data_sha256")
+    same_count = settings.get("num_examples", data.num_examples) == data.num_examples
+    same_info = settings.get("dataset_info", data.dataset_info) == data.dataset_info
+    settings["data_sha256"] = digest
+    if recorded == digest or (recorded is None and same_count and same_info):
+        return
+    started, found = f"other {task.example_unit}", "those of other contents"
+    if not same_count:
+        started, found = f"{settings['num_examples']} {task.example_unit}", str(data.num_examples)
+    source = settings["data"] or settings["name"]
+    raise ValueError(f"{source}: the run was started with {started}, got {found}.")
 
 
 class Training:
@@ -216,23 +269,30 @@ class Training:
                 Defaults to `"auto"`.
 
         Raises:
-            FloatingPointError: if a loss becomes NaN or infinite.
+            FloatingPointError: if training diverges; see `callbacks.RaiseOnNaN`.
+            OSError: if a file of the run cannot be written. The last good model is kept.
         """
-        settings = self.settings
+        settings, run = self.settings, self.run
         epoch = tf.Variable(self.first_epoch, dtype=tf.int64)
         set_epoch = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda index, logs: epoch.assign(index)
         )
-        callbacks, logger = [set_epoch, RaiseOnNaN()], None
-        if self.run is not None:
-            logger = keras.callbacks.CSVLogger(self.run.history_path, append=True)
+        callbacks = [set_epoch, RaiseOnNaN()]
+        if run is not None:
+            # The model follows the history, of which a resumed run drops what the model lacks.
             callbacks += [
-                logger,
-                AtomicModelCheckpoint(self.run.model_path),
-                *self.task.callbacks(self.run.samples_dir, self.model),
+                keras.callbacks.LambdaCallback(on_epoch_end=run.append_history),
+                AtomicModelCheckpoint(run.model_path),
+                keras.callbacks.LambdaCallback(on_epoch_end=self._write_minutes),
+                *self.task.callbacks(run.samples_dir, self.model),
             ]
-        start_time = time.monotonic()
+        self._start_time, self._minutes_before = time.monotonic(), settings["minutes"]
         try:
+            if self.first_epoch > 0:
+                for callback in callbacks:
+                    if isinstance(callback, SampleGrid):
+                        callback.set_model(self.model)
+                        callback.write_missing(self.first_epoch)
             history = self.model.fit(
                 self.task.train_dataset(self.data, settings["batch_size"], settings["seed"], epoch),
                 epochs=settings["epochs"],
@@ -242,25 +302,37 @@ class Training:
                 verbose=verbose,
                 **self.task.validation_data(self.data),
             )
-        finally:
-            if logger is not None and logger.csv_file is not None:
-                logger.csv_file.close()  # Keras closes it only if training is not interrupted
-        minutes = (time.monotonic() - start_time) / 60
-        settings["minutes"] = round(settings["minutes"] + minutes, 1)
-        self.history = history.history if self.run is None else self.run.read_history()
-        if self.run is not None:
-            plot_history(self.history).savefig(self.run.path / "history.png")
-            self.task.save_samples(self.model, self.data, self.run.path)
+            self.history = history.history if run is None else run.read_history()
+            if run is not None:
+                if self.history:
+                    save_figure(plot_history(self.history), run.path / "history.png")
+                self.task.save_samples(self.model, self.data, run.path)
+        except BaseException:
+            self._unlock()
+            raise
         return self.history
+
+    def _write_minutes(self, epoch=None, logs=None):
+        """Write the time of training after each epoch: that of a run that is killed counts."""
+        minutes = (time.monotonic() - self._start_time) / 60
+        self.settings["minutes"] = round(self._minutes_before + minutes, 2)
+        self.run.write_settings(self.settings)
+
+    def _unlock(self):
+        if self.run is not None:
+            self.run.unlock()
 
     def evaluate(self) -> dict:
         """Measure the test data, record the metrics in the run folder, and return them."""
         self.metrics = {"value": None}
-        if not self.task.needs_classifier or self.data.classifier is not None:
-            self.metrics = self.task.evaluate(self.model, self.data)
-        if self.run is not None:
-            self.settings |= {"metric": self.recipe.metric, **self.metrics}
-            self.run.write_settings(self.settings)
+        try:
+            if not self.task.needs_classifier or self.data.classifier is not None:
+                self.metrics = self.task.evaluate(self.model, self.data)
+            if self.run is not None:
+                self.settings |= {"metric": self.recipe.metric, **self.metrics}
+                self.run.write_settings(self.settings)
+        finally:
+            self._unlock()
         return self.metrics
 
 
@@ -282,12 +354,15 @@ def export_weights(run_folder, output_folder) -> None:
         output_folder: Path of the folder to write NAME.weights.h5 and NAME.json to.
 
     Raises:
-        ValueError: if there is no finished run.
+        ValueError: if there is no finished run, or if its settings are damaged.
     """
     run, output_folder = RunFolder(run_folder), pathlib.Path(output_folder)
     info = run.read_settings()
     if info is None or not run.model_path.exists():
         raise ValueError(f"{run.path}: expected the folder of a finished run, found none.")
+    for key in ("num_examples", "dataset_info"):
+        if key not in info:
+            raise ValueError(f"{run.settings_path}: {key}: expected that of a finished run.")
     name, dataset_info = info["name"], info.pop("dataset_info")
     trained = saving.load_model(run.model_path)
     export_model(name, trained, info, dataset_info, output_folder)

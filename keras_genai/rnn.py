@@ -35,8 +35,17 @@ from keras import layers, ops
 from keras_genai.embeddings import Embedding
 from keras_genai.language_model import CausalLM
 from keras_genai.random_state import Dropout
-from keras_genai.text import check_tokenizer
-from keras_genai.validation import check_choice, check_fraction, check_size, check_sizes
+from keras_genai.text import check_tokenizer, encode_texts
+from keras_genai.validation import (
+    as_array,
+    check_choice,
+    check_fraction,
+    check_range,
+    check_size,
+    check_sizes,
+    check_token_array,
+    check_type,
+)
 
 CELLS = {"simple_rnn": layers.SimpleRNN, "lstm": layers.LSTM, "gru": layers.GRU}
 
@@ -87,7 +96,7 @@ class RecurrentLanguageModel(CausalLM):
             vocab_size=vocab_size, embed_dim=embed_dim, units=units, num_layers=num_layers
         )
         check_choice("cell", cell, CELLS)
-        check_fraction("dropout", dropout)
+        dropout = check_fraction("dropout", dropout)
         check_tokenizer("tokenizer", tokenizer, vocab_size)
 
         # Layers.
@@ -175,6 +184,7 @@ def lstm_gates(model, text) -> dict:
     Raises:
         ValueError: for a model of other cells, and for a model without a tokenizer.
     """
+    check_type("model", model, RecurrentLanguageModel)
     layer = model.recurrent_layers[0]
     if not isinstance(layer, layers.LSTM):
         raise ValueError(f"model: expected cell 'lstm', got {model.config['cell']!r}.")
@@ -183,7 +193,7 @@ def lstm_gates(model, text) -> dict:
     kernel, recurrent_kernel, bias = layer.get_weights()
     h = c = np.zeros(layer.units)
     gates: dict[str, list] = {"input": [], "forget": [], "output": [], "cell": []}
-    for x in np.asarray(model.embedding(model.tokenizer.encode(text))):
+    for x in np.asarray(model.embedding(*encode_texts("text", model.tokenizer, [text]))):
         # Keras's order in the kernels: input, forget, candidate, output.
         i, f, g, o = np.split(x @ kernel + h @ recurrent_kernel + bias, 4)
         i, f, o = (1 / (1 + np.exp(-gate)) for gate in (i, f, o))
@@ -207,7 +217,16 @@ def gradient_norms(model, tokens, target) -> np.ndarray:
 
     Returns:
         An array `(n,)`: the norm at each position, averaged over the batch.
+
+    Raises:
+        ValueError: for another model, and for tokens or targets outside the vocabulary.
     """
+    check_type("model", model, RecurrentLanguageModel)
+    check_token_array("tokens", tokens, model.vocab_size)
+    target = as_array("target", target)
+    if target.shape != np.shape(tokens)[:1]:
+        raise ValueError(f"target: expected shape {np.shape(tokens)[:1]}, got {target.shape}.")
+    check_range("target", target, model.vocab_size, "token ids")
     with tf.GradientTape() as tape:
         x = embedded = model.embedding(tf.convert_to_tensor(tokens))  # (batch, n, embed_dim)
         tape.watch(embedded)

@@ -36,7 +36,7 @@ from keras_genai.models import (
     with_loss_scaling,
 )
 from keras_genai.random_state import Dropout
-from keras_genai.text import check_tokenizer
+from keras_genai.text import check_tokenizer, encode_texts
 from keras_genai.validation import (
     check_fraction,
     check_size,
@@ -172,7 +172,7 @@ class Seq2SeqTransformer(TokenModelMixin, ConfigMixin, CustomLossMixin, Validate
             max_seq_length=max_seq_length,
             num_layers=num_layers,
         )
-        check_fraction("dropout", dropout)
+        dropout = check_fraction("dropout", dropout)
         check_tokenizer("input_tokenizer", input_tokenizer, input_vocab_size)
         check_tokenizer("target_tokenizer", target_tokenizer, target_vocab_size)
 
@@ -342,7 +342,8 @@ class Seq2SeqTransformer(TokenModelMixin, ConfigMixin, CustomLossMixin, Validate
         """Search for the likeliest target of each source, greedily or with beams.
 
         Args:
-            source: String or list of strings; or token ids, an array `(batch, m)` padded with 0.
+            source: String or list of strings; or token ids, an array `(batch, m)` padded with 0,
+                or a list of sequences of any lengths.
             beam_width: Int. Number of beams, 4 in Vaswani et al. 2017, section 6.1; 1 is greedy
                 search. Defaults to `1`.
             length_penalty: Float, at least 0. Exponent of the length normalization of beam search;
@@ -359,11 +360,11 @@ class Seq2SeqTransformer(TokenModelMixin, ConfigMixin, CustomLossMixin, Validate
         """
         search_options = (beam_width, length_penalty, max_new_tokens)
         texts = [source] if isinstance(source, str) else source
-        if not isinstance(texts, (list, tuple)):
+        if not isinstance(texts, (list, tuple)) or (texts and not isinstance(texts[0], str)):
             return self._translate_tokens(source, *search_options)
         self._check_tokenizers()
         # Sorted by length: a batch is as long as its longest source, and takes as many steps.
-        sources = [self.input_tokenizer.encode(text) for text in texts]
+        sources = encode_texts("source text", self.input_tokenizer, texts)
         order = sorted(range(len(texts)), key=lambda i: len(sources[i]))
         targets = [None] * len(texts)
         for start in range(0, len(texts), TRANSLATION_BATCH_SIZE):
@@ -380,13 +381,13 @@ class Seq2SeqTransformer(TokenModelMixin, ConfigMixin, CustomLossMixin, Validate
 
     def _translate_tokens(self, source, beam_width, length_penalty, max_new_tokens):
         """Translate token ids `(batch, m)` to int32 tokens `(batch, n)`."""
-        check_tokens("source", source, self.input_vocab_size, minimum=1)
-        check_size("beam_width", beam_width)
-        check_length_penalty(length_penalty)
+        rows = check_tokens("source", source, self.input_vocab_size, minimum=1)
+        beam_width = check_size("beam_width", beam_width)
+        length_penalty = check_length_penalty(length_penalty)
         limit = self.context_length - 1
         max_new_tokens = limit if max_new_tokens is None else max_new_tokens
         max_new_tokens = min(check_size("max_new_tokens", max_new_tokens), limit)
-        source = np.asarray(source)
+        source = keras.utils.pad_sequences(rows, padding="post")
         empty = np.flatnonzero(np.all(source == PAD_TOKEN_ID, axis=1))
         if len(empty):
             raise ValueError(
@@ -421,8 +422,9 @@ class Seq2SeqTransformer(TokenModelMixin, ConfigMixin, CustomLossMixin, Validate
             ValueError: if the model has no tokenizers.
         """
         self._check_tokenizers()
-        source_ids = self.input_tokenizer.encode(source)
-        target_ids = np.append(self.target_tokenizer.encode(target), self.end_token)
+        (source_ids,) = encode_texts("source text", self.input_tokenizer, [source])
+        (target_ids,) = encode_texts("target text", self.target_tokenizer, [target])
+        target_ids = np.append(target_ids, self.end_token)
         decoder_input = np.append(self.start_token, target_ids[:-1])
         context = self.encoder(source_ids[None])
         x, weights = self.target_embedding(decoder_input[None]), []

@@ -4,11 +4,15 @@ A tokenizer has an attribute `vocab_size` and two methods: `encode(text)` return
 `decode(ids)` returns a string. It is saved inside the model that uses it.
 """
 
+import contextlib
+import json
+
 import keras
 import numpy as np
 
 from keras_genai.datasets import data_path
-from keras_genai.validation import check_choice, check_range, check_size
+from keras_genai.files import read_text
+from keras_genai.validation import as_array, check_choice, check_methods, check_range, check_size
 
 UNKNOWN_ID = 0  # of a `CharacterTokenizer` that maps unknown characters
 UNKNOWN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
@@ -29,8 +33,10 @@ class CharacterTokenizer:
 
     def __init__(self, characters, unknown="raise"):
         check_choice("unknown", unknown, ("raise", "map"))
+        if not isinstance(characters, (str, list, tuple)):
+            raise ValueError(f"characters: expected a string or a list, got {characters!r:.60}.")
         characters = list(characters)
-        if not characters or any(len(c) != 1 for c in characters):
+        if not characters or any(not isinstance(c, str) or len(c) != 1 for c in characters):
             raise ValueError(f"characters: expected single characters, got {characters!r:.60}.")
         if len(set(characters)) < len(characters):
             raise ValueError("characters: expected different ones, got some more than once.")
@@ -42,6 +48,7 @@ class CharacterTokenizer:
     @classmethod
     def from_text(cls, text: str, unknown="raise"):
         """Return a tokenizer of all characters of a text, in the order of their code points."""
+        _check_text(text)
         return cls(sorted(set(text)), unknown)
 
     @property
@@ -104,6 +111,7 @@ class GPT2Tokenizer:
             `gpt2`, `from_files` and `train` create it.
 
     Raises:
+        ValueError: for another string, such as the path of a file.
         ImportError: if `tokenizers` is not installed.
     """
 
@@ -111,7 +119,10 @@ class GPT2Tokenizer:
 
     def __init__(self, tokenizer_json: str):
         self.tokenizer_json = tokenizer_json
-        self._tokenizer = _import_tokenizers().Tokenizer.from_str(tokenizer_json)
+        with _naming("tokenizer_json", "a serialized tokenizer; `from_files` reads files"):
+            if not isinstance(tokenizer_json, str):
+                raise TypeError(f"got {tokenizer_json!r:.60}")
+            self._tokenizer = _import_tokenizers().Tokenizer.from_str(tokenizer_json)
 
     @classmethod
     def gpt2(cls):
@@ -128,10 +139,27 @@ class GPT2Tokenizer:
 
         Returns:
             A `GPT2Tokenizer`.
+
+        Raises:
+            ValueError: for a missing or damaged file, and for merges of other tokens than those of
+                the vocabulary; it names the files.
         """
-        model = _import_tokenizers().models.BPE.from_file(str(vocabulary), str(merges))
-        tokenizer = _byte_level_tokenizer(model)
-        tokenizer.add_special_tokens([cls.END_OF_TEXT])
+        texts = {}
+        for name, path in (("vocabulary", vocabulary), ("merges", merges)):
+            try:
+                texts[name] = read_text(path)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+        ids = _read_vocabulary(vocabulary, texts["vocabulary"])
+        with _naming(f"merges: {merges}", f"merges of tokens of {vocabulary}"):
+            lines = [line for line in texts["merges"].split("\n") if line]
+            lines = lines[lines[0].startswith("#version") :] if lines else lines
+            pairs = [tuple(line.split(" ")) for line in lines]
+            for number, pair in enumerate(pairs, start=1):
+                if len(pair) != 2 or not {*pair, "".join(pair)} <= ids.keys():
+                    raise ValueError(f"merge {number}: {' '.join(pair)!r:.60}")
+            tokenizer = _byte_level_tokenizer(_import_tokenizers().models.BPE(ids, pairs))
+            tokenizer.add_special_tokens([cls.END_OF_TEXT])
         return cls(tokenizer.to_str())
 
     @classmethod
@@ -244,10 +272,21 @@ class TranslationTokenizer(GPT2Tokenizer):
 
 def check_tokenizer(name: str, tokenizer, vocab_size: int) -> None:
     """Raise ValueError unless a tokenizer has the vocabulary size of the model; `None` is valid."""
-    if tokenizer is not None and tokenizer.vocab_size != vocab_size:
+    if tokenizer is None:
+        return
+    check_methods(name, tokenizer, "a tokenizer", "encode", "decode", "vocab_size")
+    if tokenizer.vocab_size != vocab_size:
         raise ValueError(
             f"{name}: expected {vocab_size} tokens, as the model has, got {tokenizer.vocab_size}."
         )
+
+
+def encode_texts(name: str, tokenizer, texts) -> list[np.ndarray]:
+    """Return the token ids of texts. An error of the tokenizer names the argument."""
+    try:
+        return [tokenizer.encode(text) for text in texts]
+    except ValueError as error:
+        raise ValueError(f"{name}{str(error).removeprefix('text')}") from error
 
 
 def _check_text(text) -> None:
@@ -258,9 +297,44 @@ def _check_text(text) -> None:
 
 def _check_ids(ids, vocab_size: int) -> np.ndarray:
     """Return token ids as an array; raise ValueError unless all are in the vocabulary."""
-    ids = np.asarray(ids, None if len(ids) else "int32")  # NumPy makes an empty list float64
+    ids = as_array("ids", ids)
+    if ids.ndim != 1:
+        raise ValueError(
+            f"ids: expected token ids (n,) of one text, got shape {ids.shape}; decode each row."
+        )
+    if len(ids) == 0:
+        return ids.astype("int32")  # NumPy makes an empty list float64
     check_range("ids", ids, vocab_size, "token ids")
     return ids
+
+
+def _read_vocabulary(path, text: str) -> dict[str, int]:
+    """Return the ids by token of the JSON file of a vocabulary: 0 to n - 1, each once."""
+    try:
+        ids = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"vocabulary: {path}: cannot be read as JSON ({error}).") from error
+    valid = isinstance(ids, dict) and all(type(i) is int for i in ids.values())
+    if not valid or sorted(ids.values()) != list(range(len(ids))):
+        raise ValueError(
+            f"vocabulary: {path}: expected a JSON object of tokens and their ids from 0 on, each "
+            "once."
+        )
+    return ids
+
+
+@contextlib.contextmanager
+def _naming(name: str, expected: str):
+    """Context in which every error of the `tokenizers` library names an argument or a file."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except BaseException as error:
+        # A panic of its Rust code is no Exception, nor is an interruption by the user.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"{name}: expected {expected} ({error}).") from error
 
 
 def _byte_level_tokenizer(model):

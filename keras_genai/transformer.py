@@ -32,7 +32,6 @@ from keras_genai.embeddings import (
     positions_from,
 )
 from keras_genai.language_model import MaskedCrossentropy, TokenModelMixin, mask_padding
-from keras_genai.layer_state import dtype_policy_scope
 from keras_genai.models import ValidationMixin
 from keras_genai.random_state import Dropout
 from keras_genai.seq2seq import (
@@ -41,6 +40,7 @@ from keras_genai.seq2seq import (
     build_seq2seq_transformer,
 )
 from keras_genai.validation import (
+    check_bools,
     check_choice,
     check_fraction,
     check_range,
@@ -114,16 +114,6 @@ class SequentialTransformer(TokenModelMixin, ValidationMixin, keras.Sequential):
             and isinstance(embedding, PositionalEmbedding)
             and self.output_shape[1:] == (None, embedding.vocab_size)
         )
-
-    # Keras scales the loss by the policy of the model, and leaves it out of the configuration.
-
-    def get_config(self):
-        return {**super().get_config(), "dtype": self.dtype_policy.name}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        with dtype_policy_scope(config.get("dtype")):
-            return super().from_config(config, custom_objects)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if self.is_language_model:
@@ -202,7 +192,8 @@ def build_transformer(
     output_vocab_size, num_layers = check_sizes(
         output_vocab_size=output_vocab_size, num_layers=num_layers
     )
-    check_fraction("dropout", dropout)
+    dropout = check_fraction("dropout", dropout)
+    check_bools(causal=causal)
     check_choice("pooling", pooling, (None, "mean"))
     decoder_layer = partial(TransformerDecoderLayer, cross_attention=False)
     transformer_layer = decoder_layer if causal else TransformerEncoderLayer

@@ -12,7 +12,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_genai.conditioning import OneHot, label_input
-from keras_genai.validation import check_size, check_sizes
+from keras_genai.validation import check_image_shape, check_size
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
@@ -84,7 +84,7 @@ def build_unet(
     labels = label_input(num_classes)
     emb = layers.Dense(4 * widths[0])(SinusoidalTimeEmbedding(2 * widths[0])(t))
     if labels is not None:
-        one_hot = OneHot(int(num_classes))(labels)  # zeros for the null label
+        one_hot = OneHot(num_classes)(labels)  # zeros for the null label
         emb = layers.Add()([emb, layers.Dense(4 * widths[0], use_bias=False)(one_hot)])
     emb = layers.Activation("silu")(emb)  # (batch, 4 * widths[0])
 
@@ -119,14 +119,8 @@ def build_unet(
 
 
 def _check_arguments(image_shape, widths, block_depth):
-    if not isinstance(image_shape, (list, tuple)) or len(image_shape) != 3:
-        raise ValueError(f"image_shape: expected (height, width, channels), got {image_shape!r}.")
-    height, width, channels, block_depth = check_sizes(
-        height=image_shape[0],
-        width=image_shape[1],
-        channels=image_shape[2],
-        block_depth=block_depth,
-    )
+    height, width, channels = check_image_shape(image_shape)
+    block_depth = check_size("block_depth", block_depth)
     if not isinstance(widths, (list, tuple)) or not widths:
         raise ValueError(f"widths: expected a sequence of whole numbers, got {widths!r}.")
     widths = [check_size("widths", level_width, minimum=2) for level_width in widths]

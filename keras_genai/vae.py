@@ -54,7 +54,7 @@ from keras_genai.models import (
     adjustable_number,
 )
 from keras_genai.random_state import SeedStateMixin
-from keras_genai.validation import check_choice, check_same, check_sizes
+from keras_genai.validation import as_numbers, check_choice, check_number, check_same, check_sizes
 
 # Of the imports: `pack_inputs(x, labels)` is x, or [x, labels] for a conditional network;
 # `concat_labels` appends one-hot labels to x; `predict_arrays` returns NumPy arrays. The base
@@ -80,7 +80,6 @@ class Sampling(SeedStateMixin, layers.Layer):
 
     def __init__(self, seed=None, **kwargs):
         super().__init__(**kwargs)
-        self.seed = seed
         self.create_seed_generators(seed)
 
     def call(self, inputs, training=False):
@@ -108,7 +107,7 @@ class KLDivergenceLoss(AdjustableNumberMixin, layers.Layer):
 
     def __init__(self, weight=1.0, **kwargs):
         super().__init__(**kwargs)
-        self.create_number(weight)
+        self.create_number(check_number("weight", weight))
 
     weight = adjustable_number
 
@@ -301,7 +300,7 @@ def build_vae(encoder, decoder, beta=1.0, likelihood="bernoulli", seed=None) -> 
         vae.fit(x, x)
     """
     check_compatible(encoder, decoder)
-    kl_weight = beta * _kl_scale(likelihood, decoder)
+    kl_weight = check_number("beta", beta, 0) * _kl_scale(likelihood, decoder)
     inputs = pack_inputs(*encoder.inputs)
     z_mean, z_log_var = KLDivergenceLoss(kl_weight, name="kl_divergence")(encoder(inputs))
     z = Sampling(seed, name="sampling")([z_mean, z_log_var])
@@ -359,14 +358,14 @@ class VAE(AdjustableNumberMixin, ConfigMixin, CustomLossMixin, GenerativeImageMo
         self, encoder, decoder, beta=1.0, likelihood="bernoulli", seed=None, name="vae", **kwargs
     ):
         check_compatible(encoder, decoder)
-        kl_scale = _kl_scale(likelihood, decoder)
+        beta, kl_scale = check_number("beta", beta, 0), _kl_scale(likelihood, decoder)
         inputs, labels = pack_inputs(*encoder.inputs), encoder.inputs[1:]
         sampling = Sampling(seed, name="sampling")
         x_hat = decoder(pack_inputs(sampling(encoder(inputs)), *labels))
         super().__init__(inputs, x_hat, name=name, **kwargs)
         self.encoder, self.decoder, self.sampling = encoder, decoder, sampling
         self.create_number(beta)
-        self._kl_scale, self.likelihood, self.seed = kl_scale, likelihood, seed
+        self._kl_scale, self.likelihood, self.seed = kl_scale, likelihood, sampling.seed
         self.num_classes = count_classes(decoder)
         self.latent_dim = decoder.inputs[0].shape[-1]
         self.loss_tracker = keras.metrics.Mean(name="loss")
@@ -418,6 +417,7 @@ class VAE(AdjustableNumberMixin, ConfigMixin, CustomLossMixin, GenerativeImageMo
 
     def decode(self, z, labels=None) -> np.ndarray:
         """Decode latent vectors z `(n, latent_dim)` to images `(n, features)` in [0, 1]."""
+        z = as_numbers("z", z, self.decoder.inputs[0].shape)
         return predict_arrays(self.decoder, z, labels)
 
     def reconstruct(self, x, labels=None) -> np.ndarray:

@@ -1,9 +1,11 @@
-"""Checks of sizes, images, labels and token ids before anything is computed from them.
+"""Checks of numbers, networks, images, labels and token ids before anything is computed from them.
 
 Keras accepts some invalid inputs silently: pixels in [-1, 1] make a binary cross-entropy negative,
 and a label outside the classes becomes a row of zeros. Here each raises a ValueError that names the
 argument.
 """
+
+import math
 
 import numpy as np
 
@@ -24,7 +26,9 @@ def check_size(name: str, value, minimum: int = 1) -> int:
     """
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or value < minimum:
-        raise ValueError(f"{name}: expected a whole number of at least {minimum}, got {value!r}.")
+        raise ValueError(
+            f"{name}: expected a whole number of at least {minimum}, got {value!r:.200}."
+        )
     return int(value)
 
 
@@ -41,8 +45,30 @@ def check_sizes(**sizes) -> list:
         elif isinstance(value, (list, tuple)):
             checked.append(tuple(check_size(name, size) for size in value))
         else:
-            raise ValueError(f"{name}: expected a sequence of whole numbers, got {value!r}.")
+            raise ValueError(f"{name}: expected a sequence of whole numbers, got {value!r:.200}.")
     return checked
+
+
+def check_image_shape(image_shape, channels: str = "channels", minimum: int = 1) -> tuple:
+    """Return an image shape `(height, width, channels)` as a tuple of ints.
+
+    Args:
+        image_shape: List or tuple of ints.
+        channels: String. Description of the third number. Defaults to `"channels"`.
+        minimum: Int. Smallest valid height and width. Defaults to `1`.
+
+    Raises:
+        ValueError: for another type or another number of axes, and for an invalid size.
+    """
+    if not isinstance(image_shape, (list, tuple)) or len(image_shape) != 3:
+        raise ValueError(
+            f"image_shape: expected (height, width, {channels}), got {image_shape!r:.200}."
+        )
+    axes = (("height", minimum), ("width", minimum), ("channels", 1))
+    return tuple(
+        check_size(f"image_shape: {axis}", size, smallest)
+        for (axis, smallest), size in zip(axes, image_shape, strict=True)
+    )
 
 
 def check_range(name: str, values, stop: int, kind: str = "integers") -> None:
@@ -57,24 +83,130 @@ def check_range(name: str, values, stop: int, kind: str = "integers") -> None:
 
 
 def check_choice(name: str, value, choices) -> None:
-    """Raise ValueError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}.")
+    """Raise ValueError unless `value` is one of `choices`, and of its type."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    # Types are compared first: a list has no hash, an array no truth value, and True equals 1.
+    if not any(type(plain) is type(choice) and plain == choice for choice in choices):
+        choices = ", ".join(map(repr, choices))
+        raise ValueError(f"{name}: expected one of {choices}, got {value!r:.200}.")
 
 
-def check_fraction(name: str, value) -> None:
-    """Raise ValueError unless `value` is a number in [0, 1)."""
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not number or not 0 <= value < 1:
-        raise ValueError(f"{name}: expected a fraction from 0 to less than 1, got {value!r}.")
+def check_bools(**values) -> None:
+    """Raise ValueError unless all values are `True` or `False`, of Python or of NumPy."""
+    for name, value in values.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{name}: expected True or False, got {value!r:.200}.")
 
 
-def check_same(name: str, attribute: str, expected, value) -> None:
+def is_number(value) -> bool:
+    """Return whether a value is one real number, of Python or of NumPy, and not a bool."""
+    real = isinstance(value, (int, float, np.integer, np.floating))
+    return real and not isinstance(value, bool)
+
+
+def check_number(name: str, value, minimum=-math.inf, maximum=math.inf, *, above=-math.inf):
+    """Return a finite number as an int or float of Python.
+
+    Args:
+        name: String. Name of the argument for the error message.
+        value: Number to check.
+        minimum, maximum: Floats. Smallest and largest valid value. Default to no limit.
+        above: Float. Limit below all valid values. Defaults to no limit.
+
+    Raises:
+        ValueError: for another type, NaN, infinity, and a number outside the limits.
+    """
+    valid = is_number(value) and math.isfinite(value)
+    if not valid or not minimum <= value <= maximum or not value > above:
+        limits = [f" of at least {minimum}"] * (minimum > -math.inf)
+        limits += [f" above {above}"] * (above > -math.inf)
+        limits += [f" of at most {maximum}"] * (maximum < math.inf)
+        raise ValueError(
+            f"{name}: expected a finite number{' and'.join(limits)}, got {value!r:.200}."
+        )
+    return value.item() if isinstance(value, np.number) else value
+
+
+def check_fraction(name: str, value) -> float:
+    """Return a number in [0, 1) as a float.
+
+    Raises:
+        ValueError: for another value.
+    """
+    if not is_number(value) or not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a fraction from 0 to less than 1, got {value!r:.200}.")
+    return float(value)
+
+
+def check_outputs(model, outputs) -> None:
+    """Raise ValueError if a model has computed NaN or infinity from valid inputs."""
+    if not np.all(np.isfinite(outputs)):
+        raise ValueError(
+            f"{model.name}: expected finite weights, got NaN or infinity in an output of the model."
+        )
+
+
+def check_type(name: str, value, expected: type, example: str = "") -> None:
+    """Raise ValueError unless `value` is an instance of the expected class."""
+    if not isinstance(value, expected):
+        article = "an" if expected.__name__[0] in "AEIO" else "a"
+        raise ValueError(
+            f"{name}: expected {article} {expected.__name__}{example}, got {value!r:.200}."
+        )
+
+
+def check_methods(name: str, value, kind: str, *methods: str) -> None:
+    """Raise ValueError unless `value` is an object, not a class, with certain attributes."""
+    missing = [method for method in methods if not hasattr(value, method)]
+    if missing or isinstance(value, type):
+        lack = f" without {missing[0]}" if missing else ""
+        raise ValueError(f"{name}: expected {kind}, got {value!r:.200}{lack}.")
+
+
+def check_same(name: str, attribute: str, expected, value, other="the other network") -> None:
     """Raise ValueError unless two networks agree in an attribute."""
     if value != expected:
-        raise ValueError(
-            f"{name}: expected {attribute} {expected}, as the other network, got {value}."
-        )
+        raise ValueError(f"{name}: expected {attribute} {expected}, as {other}, got {value}.")
+
+
+def as_array(name: str, value) -> np.ndarray:
+    """Return a value as a NumPy array.
+
+    Raises:
+        ValueError: for rows of different lengths, and for an array of other objects than numbers.
+    """
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}: expected an array, got {value!r:.200}.") from error
+    if array.dtype == object and array.ndim > 0:
+        raise ValueError(f"{name}: expected an array of numbers, got {value!r:.200}.")
+    return array
+
+
+def as_numbers(name: str, value, shape: tuple | None = None) -> np.ndarray:
+    """Return finite numbers as a NumPy array.
+
+    Args:
+        name: String. Name of the argument for the error message.
+        value: Array or nested sequences.
+        shape: Tuple of ints and, for axes of any size, `None`. Defaults to `None`, any shape.
+
+    Raises:
+        ValueError: for another shape, for values that are no numbers, and for NaN or infinity.
+    """
+    array = as_array(name, value)
+    if shape is not None and not (
+        array.ndim == len(shape)
+        and all(size in (None, n) for size, n in zip(shape, array.shape, strict=True))
+    ):
+        expected = ", ".join("n" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name}: expected shape ({expected}), got {array.shape}.")
+    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+        raise ValueError(f"{name}: expected numbers, got an array of {array.dtype}.")
+    if not np.all(np.isfinite(array)):
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity.")
+    return array
 
 
 def check_images(name: str, images, shape: tuple) -> None:
@@ -82,7 +214,7 @@ def check_images(name: str, images, shape: tuple) -> None:
     expected = ", ".join(map(str, ("n", *shape)))
     if isinstance(images, (list, tuple)):
         raise ValueError(f"{name}: expected one array ({expected}), got a list of {len(images)}.")
-    images = np.asarray(images)
+    images = as_array(name, images)
     if images.ndim == 0 or images.shape[1:] != tuple(shape):
         raise ValueError(f"{name}: expected shape ({expected}), got {images.shape}.")
     if len(images) == 0:
@@ -120,7 +252,7 @@ def check_labels(labels, num_classes: int | None, num_samples: int) -> np.ndarra
         return None
     if labels is None:
         raise ValueError(f"labels: expected integers from 0 to {num_classes - 1}, got None.")
-    labels = np.asarray(labels)
+    labels = as_array("labels", labels)
     if labels.ndim == 0:
         labels = np.full(num_samples, labels)
     if labels.shape != (num_samples,):
@@ -131,7 +263,7 @@ def check_labels(labels, num_classes: int | None, num_samples: int) -> np.ndarra
 
 def check_sample_weight(sample_weight, *shapes: tuple) -> None:
     """Raise ValueError unless the weights are finite numbers of one of the shapes, or `(n, 1)`."""
-    weights = np.asarray(sample_weight)
+    weights = as_array("sample_weight", sample_weight)
     if weights.shape not in shapes and weights.shape != (*shapes[0][:1], 1):
         expected = " or ".join(map(str, shapes))
         raise ValueError(f"sample_weight: expected shape {expected}, got {weights.shape}.")
@@ -158,13 +290,13 @@ def check_tokens(name: str, tokens, vocab_size: int, minimum: int) -> list[np.nd
             vocabulary.
     """
     if not isinstance(tokens, (list, tuple)):
-        tokens = np.asarray(tokens)
+        tokens = as_array(name, tokens)
         if tokens.ndim != 2:
             raise ValueError(
                 f"{name}: expected an array (batch, n) or a list of sequences, "
                 f"got shape {tokens.shape}."
             )
-    sequences = [np.asarray(row) for row in tokens]
+    sequences = [as_array(name, row) for row in tokens]
     if not sequences:
         raise ValueError(f"{name}: expected at least one sequence, got none.")
     for row in sequences:
@@ -193,7 +325,7 @@ def check_token_array(
     """
     if isinstance(tokens, (list, tuple, dict)):
         raise ValueError(f"{name}: expected {kind} (batch, n), got a {type(tokens).__name__}.")
-    tokens = np.asarray(tokens)
+    tokens = as_array(name, tokens)
     if tokens.ndim != 2:
         raise ValueError(f"{name}: expected {kind} (batch, n), got shape {tokens.shape}.")
     if len(tokens) == 0:
@@ -208,3 +340,18 @@ def check_token_array(
             f"got {tokens.shape[1]}."
         )
     check_range(name, tokens if ignored is None else tokens[tokens != ignored], vocab_size, kind)
+
+
+def check_autoregressive_model(model) -> None:
+    """Raise ValueError unless a model has the interface of `AutoregressiveModel`."""
+    names = ("vocab_size", "context_length", "initial_state", "step")
+    check_methods("model", model, "an AutoregressiveModel", *names)
+
+
+def check_context_length(name: str, model, length: int) -> None:
+    """Raise ValueError if a sequence is longer than the context length of the model."""
+    if model.context_length is not None and length > model.context_length:
+        raise ValueError(
+            f"{name}: expected at most {model.context_length} tokens, prompt included, the context "
+            f"length of the model, got {length}."
+        )

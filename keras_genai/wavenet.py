@@ -23,12 +23,19 @@ from keras import layers, ops
 
 from keras_genai import audio, autoregressive
 from keras_genai.autoregressive import Sampler
-from keras_genai.conditioning import OneHot, label_input, pack_inputs
+from keras_genai.conditioning import OneHot, count_classes, label_input, pack_inputs
 from keras_genai.embeddings import Embedding
 from keras_genai.language_model import TokenModelMixin, check_same_shape
 from keras_genai.layer_state import LayerStateMixin
 from keras_genai.models import ConfigMixin, ValidatedModel
-from keras_genai.validation import check_labels, check_size, check_sizes, check_token_array
+from keras_genai.validation import (
+    as_array,
+    as_numbers,
+    check_labels,
+    check_size,
+    check_sizes,
+    check_token_array,
+)
 
 IGNORE_CLASS = -1  # target of the padding after the end of a sound
 
@@ -156,6 +163,9 @@ def receptive_field(num_blocks: int, layers_per_block: int) -> int:
 
     Each block extends it by 1 + 2 + 4 + … + 2^(layers_per_block - 1) samples.
     """
+    num_blocks, layers_per_block = check_sizes(
+        num_blocks=num_blocks, layers_per_block=layers_per_block
+    )
     return num_blocks * (2**layers_per_block - 1) + 1
 
 
@@ -229,7 +239,7 @@ class WaveNet(TokenModelMixin, ConfigMixin, ValidatedModel):
         # Functional graph.
         levels = keras.Input((None,), dtype="int32", name="levels")
         labels = label_input(num_classes)
-        one_hot = None if labels is None else OneHot(int(num_classes))(labels)
+        one_hot = None if labels is None else OneHot(num_classes)(labels)
         x, skip_sum = embedding(levels), 0.0  # (batch, n, residual_channels)
         for residual_block in residual_blocks:
             x, skip = residual_block(x, one_hot)
@@ -240,6 +250,7 @@ class WaveNet(TokenModelMixin, ConfigMixin, ValidatedModel):
         # Config.
         self.embedding, self.residual_blocks = embedding, residual_blocks
         self.hidden, self.head = hidden, head
+        num_classes = count_classes(self)
         self.vocab_size, self.num_classes = quantization_channels, num_classes
         self.sample_rate = sample_rate
         self.config = {
@@ -311,15 +322,15 @@ class WaveNet(TokenModelMixin, ConfigMixin, ValidatedModel):
         Raises:
             ValueError: for another shape, for values outside [-1, 1], and for invalid labels.
         """
-        if any(np.ndim(row) != 1 for row in waveform) or len(waveform) == 0:
+        if not isinstance(waveform, (list, tuple)):
+            waveform = np.atleast_1d(as_array("waveform", waveform))
+        if len(waveform) == 0 or any(np.ndim(row) != 1 or np.size(row) == 0 for row in waveform):
             raise ValueError(
-                "waveform: expected (batch, n) or a list of arrays (n,), "
-                f"got shape {np.shape(waveform)}."
+                f"waveform: expected (batch, n) or a list of arrays (n,), got {waveform!r:.200}."
             )
         labels = check_labels(labels, self.num_classes, len(waveform))
-        levels = [
-            self._prepend_silence(audio.mu_law_encode(row, self.vocab_size)) for row in waveform
-        ]
+        rows = [as_numbers("waveform", row) for row in waveform]
+        levels = [self._prepend_silence(audio.mu_law_encode(row, self.vocab_size)) for row in rows]
         levels = levels if isinstance(waveform, (list, tuple)) else np.stack(levels)
         return autoregressive.log_prob(self, levels, conditioning=labels)
 

@@ -26,6 +26,7 @@ from keras_genai.autoregressive import (
     compiled_functions,
     generate,
     log_prob,
+    repeat_rows,
     stream,
     truncate_at_stop_token,
 )
@@ -429,3 +430,16 @@ def test_numpy_integers_are_accepted_as_sizes():
     model, five = recurrent_model(), np.int64(5)
     assert generate(model, [[1]], five, sampler=Sampler(top_k=five))[0].shape == (6,)
     assert len(list(stream(model, [[1]], five))) == 5
+
+
+@pytest.mark.parametrize("conditioning", [3, "x", np.array([None, {}])])
+def test_conditioning_without_rows_raises(conditioning):
+    with pytest.raises(ValueError, match="conditioning: expected"):
+        repeat_rows(conditioning)
+
+
+@pytest.mark.parametrize("model", [None, 3, object(), keras.Sequential()])
+def test_a_model_without_the_interface_raises(model):
+    for call in (lambda: generate(model, [[0]], 1), lambda: log_prob(model, [[0, 0]])):
+        with pytest.raises(ValueError, match="model: expected an AutoregressiveModel, got"):
+            call()

@@ -10,7 +10,7 @@ import pytest
 from helpers import largest_difference
 
 import keras_genai
-from keras_genai.callbacks import AtomicModelCheckpoint, RaiseOnNaN, SampleGrid
+from keras_genai.callbacks import AtomicModelCheckpoint, RaiseOnNaN, SampleGrid, save_figure
 from keras_genai.gan import GAN, build_discriminator, build_generator
 from keras_genai.vae import VAE, build_decoder, build_encoder
 
@@ -94,6 +94,18 @@ def test_interruption_while_saving_keeps_the_previous_checkpoint(digits, tmp_pat
     assert (tmp_path / "model.keras").read_bytes() == complete_file
 
 
+def test_error_of_hdf5_names_the_file_and_its_reason(tmp_path, monkeypatch):
+    def failing_save(path):
+        raise OSError("Can't write data\n(file write failed)")
+
+    model = small_vae()
+    monkeypatch.setattr(model, "save", failing_save)
+    checkpoint = AtomicModelCheckpoint(tmp_path / "model.keras")
+    checkpoint.set_model(model)
+    with pytest.raises(OSError, match="Can't write data .file write failed.: .*model.keras"):
+        checkpoint.on_epoch_end(0)
+
+
 def set_weights_to_nan(model, after_batch):
     """Return a callback that sets all weights to NaN at the end of a batch."""
 
@@ -122,6 +134,82 @@ def test_nan_after_the_last_step_raises_before_the_epoch_is_saved(digits, tmp_pa
     with pytest.raises(FloatingPointError, match="val_.* is nan in epoch 1, at its end"):
         model.fit(digits[0], validation_data=(digits[0],), callbacks=callbacks, verbose=0)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weight_that_is_not_finite_raises_with_its_name_before_the_epoch_is_saved(
+    digits, tmp_path, value
+):
+    # The kernel of an input that is always 0 has no effect on any loss.
+    model = small_vae()
+    kernel = model.encoder.layers[1].kernel
+    pixels = digits[0][:64].copy()
+    pixels[:, 0] = 0
+
+    def break_weight(epoch, logs):
+        kernel.assign(np.where(np.eye(784, 16) > 0, value, kernel.numpy()))
+
+    callbacks = [
+        keras.callbacks.LambdaCallback(on_epoch_end=break_weight),
+        RaiseOnNaN(),
+        AtomicModelCheckpoint(tmp_path / "model.keras"),
+    ]
+    with pytest.raises(FloatingPointError, match="kernel has NaN or infinite values .* epoch 1"):
+        model.fit(pixels, epochs=2, callbacks=callbacks, verbose=0)
+    assert not list(tmp_path.iterdir())
+
+
+def losses_after_epochs(callback, first, losses):
+    """Call the callback as `fit` does, and return the number of epochs that passed."""
+    callback.set_model(types.SimpleNamespace(weights=[]))
+    callback.set_params({"steps": 1})
+    callback.on_train_begin()
+    for epoch, logs in enumerate(losses):
+        callback.on_epoch_begin(epoch)
+        callback.on_train_batch_end(0, {"loss": first})
+        callback.on_epoch_end(epoch, logs)
+
+
+def test_loss_that_grows_a_thousandfold_and_rises_raises():
+    losses = [{"loss": value} for value in (2.0, 1500.0, 2100.0)]
+    with pytest.raises(FloatingPointError, match="loss has grown to 2.1e.03 in epoch 3, from 2 at"):
+        losses_after_epochs(RaiseOnNaN(), 2.0, losses)
+    losses_after_epochs(RaiseOnNaN(max_growth=None), 2.0, losses)
+    losses_after_epochs(RaiseOnNaN(), 2.2, losses)
+    # A small first loss is no measure; metrics are no losses; the validation loss decides.
+    losses_after_epochs(RaiseOnNaN(), 1e-9, [{"loss": 1.0, "accuracy": 1e9}])
+    losses_after_epochs(RaiseOnNaN(), 2.0, [{"loss": 1e11, "val_loss": 3.0}])
+    with pytest.raises(FloatingPointError, match="val_loss has grown"):
+        losses_after_epochs(RaiseOnNaN(), 2.0, [{"loss": 1.0, "val_loss": 1e11}])
+
+
+def test_interrupted_picture_keeps_the_old_file(tmp_path):
+    class Figure:
+        def savefig(self, path):
+            path.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    (tmp_path / "a.png").write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt):
+        save_figure(Figure(), tmp_path / "a.png")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.png", b"old")]
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_missing_picture_is_written_again(tmp_path, content):
+    grid = SampleGrid(tmp_path / "samples" / "{epoch}.png", num_images=4)
+    grid.set_model(small_vae())
+    path = tmp_path / "samples" / "3.png"
+    if content is not None:
+        path.parent.mkdir()
+        path.write_bytes(content)
+    grid.write_missing(3)
+    written = path.read_bytes()
+    grid.on_epoch_end(2)  # the third epoch
+    assert path.read_bytes() == written and len(written) > 0
+    path.write_bytes(b"kept")
+    grid.write_missing(3)
+    assert path.read_bytes() == b"kept"
 
 
 # Faults that are found before training.

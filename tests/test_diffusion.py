@@ -1,7 +1,10 @@
 """DDPM: sampling against closed forms and NumPy, the training step against NumPy."""
 
+import copy
 import math
+import warnings
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -511,6 +514,25 @@ def test_average_is_kept_by_everything_else(tmp_path):
     assert largest_difference(loaded.ema_network.get_weights(), loaded.network.get_weights()) == 0
 
 
+def test_weights_of_both_networks_are_set_and_loaded_together(tmp_path):
+    model, path = random_ddpm(seed=0), tmp_path / "model.weights.h5"
+    weights = [2 * w for w in model.get_weights()]
+    model.set_weights(weights)
+    model.generate(1, num_steps=1)
+    assert largest_difference(model.get_weights(), weights) == 0
+    model.save_weights(path)
+    with h5py.File(path, "a") as file:
+        del file["vars/checksum"]  # as in files of 0.2.0
+    for replace in (False, True):
+        loaded = random_ddpm(seed=0)
+        loaded.load_weights(path)
+        if replace:
+            loaded.network.set_weights([3 * w for w in loaded.network.get_weights()])
+        loaded.generate(1, num_steps=1)
+        expected = loaded.network.get_weights() if replace else model.ema_network.get_weights()
+        assert largest_difference(loaded.ema_network.get_weights(), expected) == 0
+
+
 class GenerateAtEpochEnd(keras.callbacks.Callback):
     """Generation in the middle of a training run."""
 
@@ -530,6 +552,16 @@ def test_generation_in_callbacks_keeps_the_average():
     assert largest_difference(averages[0], model.network.get_weights()) > 0
 
 
+def test_checkpoint_of_a_training_run_keeps_its_average(tmp_path):
+    model = random_ddpm(seed=0)
+    model.compile("adam", run_eagerly=True)
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    model.fit(np.zeros((4, 4, 4, 1)), callbacks=[checkpoint], verbose=0)
+    loaded = keras_genai.load_model(tmp_path / "1.keras")
+    loaded.generate(1, num_steps=1)
+    assert largest_difference(loaded.get_weights(), model.get_weights()) == 0
+
+
 def test_losses_of_the_network_are_added():
     model = random_ddpm(seed=0)
     x = np.zeros((4, 4, 4, 1), "float32")
@@ -547,3 +579,15 @@ def test_metrics_compare_target_and_prediction():
     model.compile(metrics=["mse"], weighted_metrics=["mae"], run_eagerly=True)
     logs = model.evaluate(np.zeros((4, 4, 4, 1)), return_dict=True, verbose=0)
     assert logs["mse"] == pytest.approx(logs["loss"], rel=1e-5) and logs["mae"] > 0
+
+
+def test_quantized_model_generates_with_its_quantized_weights():
+    model = random_ddpm(seed=0)
+    before = model.generate(2, num_steps=3, seed=0)  # compiled with the weights in float32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras names each layer that it cannot quantize
+        model.quantize("int8")
+    after = model.generate(2, num_steps=3, seed=0)
+    copy_of_model = copy.deepcopy(model)
+    assert np.any(before != after)
+    np.testing.assert_array_equal(after, copy_of_model.generate(2, num_steps=3, seed=0))

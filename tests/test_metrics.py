@@ -101,3 +101,34 @@ def test_translation_scores_name_the_extra_that_they_need(monkeypatch):
     monkeypatch.setitem(sys.modules, "sacrebleu", None)
     with pytest.raises(ImportError, match=r'pip install "keras_genai\[text\]"'):
         metrics.translation_scores(["a"], ["a"])
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda: metrics.label_accuracy([1, 2], [1]),
+            r"predicted: .* labels, .* \(2,\) and \(1,\)",
+        ),
+        (lambda: metrics.label_accuracy([], []), "predicted: expected one of each of labels, at"),
+        (
+            lambda: metrics.mode_coverage([0, 10]),
+            "labels: expected integers from 0 to 9, got .* 10",
+        ),
+        (lambda: metrics.mode_coverage([]), r"labels: expected shape \(n,\), n at least 1"),
+        (lambda: metrics.mode_coverage([0], 0), "num_classes: expected a whole number of at least"),
+        (lambda: metrics.mean_absolute_error([1.0], [[1.0]]), "forecasts: expected one of each of"),
+        (
+            lambda: metrics.mean_absolute_error([np.nan], [1.0]),
+            "forecasts: expected finite numbers",
+        ),
+        (
+            lambda: metrics.sliding_window_log_prob(None, []),
+            "model: expected a language model, got",
+        ),
+    ],
+)
+def test_invalid_arguments_raise(call, message):
+    # NumPy would broadcast two shapes, and count a label outside the classes as one more class.
+    with pytest.raises(ValueError, match=message):
+        call()

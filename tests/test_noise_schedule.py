@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from keras_genai.diffusion import DDPM, build_unet
 from keras_genai.noise_schedule import NoiseSchedule, ddim_step, ddpm_step
 
 # Tables.
@@ -184,3 +185,10 @@ def test_last_step_returns_the_predicted_x_0(step):
     x_0, noise = np.random.default_rng(0).normal(size=(2, 4))
     x_t = math.sqrt(0.6) * x_0 + math.sqrt(0.4) * noise
     np.testing.assert_allclose(step(x_t, noise, 0.6, 1.0, z=np.ones(4)), x_0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("num_timesteps, expected", [(5, 5), (50, 50), (60, 50)])
+def test_generate_takes_50_steps_or_all_of_a_shorter_schedule(num_timesteps, expected):
+    model = DDPM(build_unet((4, 4, 1), (2,)), NoiseSchedule("cosine", num_timesteps))
+    images = model.generate(2, seed=0)
+    np.testing.assert_array_equal(images, model.generate(2, num_steps=expected, seed=0))

@@ -3,10 +3,12 @@
 import os
 import pathlib
 
+import numpy as np
 import pytest
 
 from keras_genai import catalog
 from keras_genai.runs import RunFolder, atomic_write, describe_environment, merge_settings
+from keras_genai.tasks import Data
 
 RECIPE = catalog.RECIPES["article4-vae"]
 SETTINGS = {
@@ -95,7 +97,7 @@ def test_new_run_keeps_the_old_model_and_removes_old_history_and_samples(unfinis
     run.start({**SETTINGS, "seed": 4}, first_epoch=0)
     assert (run.path / "previous-model.keras").read_bytes() == b"model"
     names = sorted(path.name for path in run.path.iterdir())
-    assert names == ["previous-model.keras", "run.json", "samples"]
+    assert names == ["previous-model.keras", "run.json", "run.lock", "samples"]
     assert [path.name for path in run.samples_dir.iterdir()] == ["other.png"]
     assert run.read_settings()["seed"] == 4
 
@@ -117,6 +119,45 @@ def test_folder_that_cannot_be_written_raises(tmp_path):
     run = RunFolder(tmp_path / "file" / "run")
     with pytest.raises(OSError, match=r"file.run: cannot be written \(Not a directory\)"):
         run.start(SETTINGS, first_epoch=0)
+
+
+def test_history_has_the_same_line_ends_when_it_is_resumed(unfinished_run):
+    run = unfinished_run
+    run.history_path.write_text("epoch,loss\r\n0,1.5\r\n", newline="")
+    run.start(SETTINGS, first_epoch=1)
+    run.append_history(1, {"val_loss": 2.5, "loss": 0.1})
+    assert run.history_path.read_bytes() == b"epoch,loss,val_loss\n0,1.5,nan\n1,0.1,2.5\n"
+
+
+def test_locked_folder_raises_until_it_is_unlocked(unfinished_run):
+    other = RunFolder(unfinished_run.path)  # the run that started has the lock
+    for function in (other.lock, lambda: other.start(SETTINGS, first_epoch=0)):
+        with pytest.raises(ValueError, match="another run is training in this folder"):
+            function()
+    unfinished_run.unlock()
+    other.lock()
+    other.lock()  # no effect
+    other.unlock()
+
+
+@pytest.mark.parametrize("key", ["name", "batch_size", "seed", "data", "epochs"])
+def test_missing_setting_raises_with_file_and_key(run, key):
+    run.path.mkdir()
+    run.write_settings({name: value for name, value in SETTINGS.items() if name != key})
+    with pytest.raises(ValueError, match=f"run.json: {key}: expected .*, got none"):
+        run.read_settings()
+
+
+def test_digest_of_data_depends_on_contents_only():
+    def digest(train, test=None):
+        return Data(train, test, 1, {}).sha256()
+
+    x = np.arange(6, dtype="float32").reshape(2, 3)
+    assert digest((x, None)) == digest((x.copy(), None)) == digest([np.asfortranarray(x), None])
+    others = [(x.T, None), (x.reshape(3, 2), None), (x + 1e-6, None), (x.astype("int32"), None)]
+    others += [(x, x), ([x], None), (["ab", "c"],), (["a", "bc"],), ([["a"], "bc"],)]
+    digests = [digest((x, None)), digest(x, None), *map(digest, others)]
+    assert len(set(digests)) == len(digests)
 
 
 # merge_settings.

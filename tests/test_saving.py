@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -325,3 +326,171 @@ def test_unknown_constructor_argument_raises(build):
     assert build(name="a_name").name == "a_name"
     with pytest.raises(TypeError, match="unexpected arguments bata"):
         build(bata=2.0)
+
+
+# Hostile files.
+
+
+def edited(content, edit):
+    """The bytes of a `.keras` file after `edit` of the dict in its config.json."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(file, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            if name == "config.json":
+                config = json.loads(data)
+                data = json.dumps(edit(config) or config)
+            target.writestr(name, data)
+    return file.getvalue()
+
+
+def load_edited(content, edit, path):
+    path.write_bytes(edited(content, edit))
+    return keras_genai.load_model(path)
+
+
+@pytest.fixture(scope="module")
+def tiny_file(tmp_path_factory):
+    """The bytes of a saved language model."""
+    path = tmp_path_factory.mktemp("saved") / "model.keras"
+    build_language_model(3, "gru", 2, 2).save(path)
+    return path.read_bytes()
+
+
+def test_an_edited_file_of_the_same_sizes_loads(tiny_file, tmp_path):
+    model = load_edited(tiny_file, lambda config: None, tmp_path / "model.keras")
+    assert model.count_params() == build_language_model(3, "gru", 2, 2).count_params()
+
+
+@pytest.mark.parametrize("size", ["units", "embed_dim", "vocab_size", "num_layers"])
+@pytest.mark.parametrize("value", [10**8, 10**30, 1e300])
+def test_sizes_beyond_the_file_raise_before_anything_is_allocated(tiny_file, tmp_path, size, value):
+    def edit(config):
+        config["config"][size] = value
+
+    with pytest.raises(ValueError, match=f"model.keras: {size}: expected at most .* got 1"):
+        load_edited(tiny_file, edit, tmp_path / "model.keras")
+
+
+def test_a_product_of_sizes_beyond_the_file_raises(tiny_file, tmp_path):
+    # Each size is below the limit; the kernel of 9,000 x 27,000 numbers would take 972 MB.
+    def edit(config):
+        config["config"]["units"] = config["config"]["embed_dim"] = 9000
+
+    with pytest.raises(ValueError, match="model.keras: expected at most .* weights .* layer"):
+        load_edited(tiny_file, edit, tmp_path / "model.keras")
+    keras.layers.Dense(9).build((1, 10_000))  # there is no limit afterwards
+
+
+def test_a_size_of_a_table_without_weights_raises(tmp_path):
+    model = DDPM(build_unet((4, 4, 1), (2,)), NoiseSchedule("cosine", 5))
+    model.save(tmp_path / "model.keras")
+
+    def edit(config):
+        config["config"]["schedule"]["config"]["num_timesteps"] = 10**9
+
+    content = (tmp_path / "model.keras").read_bytes()
+    with pytest.raises(ValueError, match="num_timesteps: expected at most 1,000,000 .* got 1,000"):
+        load_edited(content, edit, tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("member", ["model.weights.h5", "config.json", "assets/zeros"])
+def test_a_decompression_bomb_raises(tiny_file, tmp_path, member):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("metadata.json", "{}")
+        with archive.open(member, "w") as file:
+            for _ in range(32):
+                file.write(bytes(2**20))
+    message = f"model.keras: {member}: expected at most 100 times its compressed .* got 33,554,432"
+    with pytest.raises(ValueError, match=message):
+        keras_genai.load_model(path)
+
+
+def test_weights_that_are_not_finite_raise(tmp_path):
+    model = build_language_model(3, "gru", 2, 2)
+    model.lm_head.bias.assign([0.0, np.nan, 0.0])
+    model.save(tmp_path / "model.keras")
+    message = r"model.keras: lm_head/bias: expected finite weights, got NaN or infinity"
+    with pytest.raises(ValueError, match=message):
+        keras_genai.load_model(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(ValueError, match="model.weights.h5: lm_head/bias: expected finite"):
+        saving.restore_model(saving.serialize_architecture(model), tmp_path / "model.weights.h5")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFO")
+def test_a_fifo_or_a_folder_raises(tmp_path):
+    os.mkfifo(tmp_path / "model.keras")
+    for path in (tmp_path / "model.keras", tmp_path):
+        with pytest.raises(ValueError, match=f"{path}: expected a .keras file, got a folder or"):
+            keras_genai.load_model(path)
+
+
+def test_an_unknown_class_does_not_print_the_configuration(tiny_file, tmp_path):
+    def edit(config):
+        config |= {"registered_name": "mine>Model", "class_name": "Model", "module": None}
+        config["config"]["secret"] = "x" * 10_000
+
+    with pytest.raises(ValueError, match="model.keras: expected .* of known classes") as error:
+        load_edited(tiny_file, edit, tmp_path / "model.keras")
+    assert "Model" in str(error.value) and len(str(error.value)) < 600
+    assert error.value.__cause__ is None and error.value.__suppress_context__
+
+
+def hostile_objects(marker):
+    """Objects whose loading would create the file `marker`, if the loader ran their code."""
+    command = f"touch {marker}"
+    for module, name in (
+        ("os", "system"),
+        ("posix", "system"),
+        ("subprocess", "call"),
+        ("builtins", "exec"),
+        ("builtins", "eval"),
+        ("shutil", "rmtree"),
+        ("pathlib", "Path"),
+        ("keras.utils", "get_file"),
+        ("keras_genai.saving", "os"),
+        ("keras.src.utils.python_utils", "func_load"),
+        ("importlib", "import_module"),
+        ("marshal", "loads"),
+        ("pickle", "loads"),
+    ):
+        for config in (command, {"command": command}, {"name": command}, [command]):
+            yield {"module": module, "class_name": name, "config": config, "registered_name": name}
+        yield {
+            "module": "builtins",
+            "class_name": "function",
+            "config": name,
+            "registered_name": "function",
+        }
+        yield {"module": module, "class_name": "function", "config": name, "registered_name": name}
+    lambda_layer = keras.layers.Lambda(eval(f"lambda x: __import__('os').system({command!r})"))
+    yield keras.saving.serialize_keras_object(lambda_layer)
+
+
+def test_no_object_of_a_file_runs_code(tiny_file, tmp_path):
+    marker, num_files = tmp_path / "marker", 0
+    for hostile in hostile_objects(marker):
+        for edit in (
+            lambda config, hostile=hostile: hostile,
+            lambda config, hostile=hostile: config["config"].update(tokenizer=hostile),
+            lambda config, hostile=hostile: config["config"].update(name=hostile),
+        ):
+            num_files += 1
+            with pytest.raises(ValueError, match="model.keras: "):
+                load_edited(tiny_file, edit, tmp_path / "model.keras")
+    assert not marker.exists()
+    print(f"{num_files} hostile files: no code ran")
+
+
+def test_flipped_bits_are_refused(tiny_file, tmp_path):
+    # All positions are inside members; a bit of a time stamp in the directory changes nothing.
+    with zipfile.ZipFile(io.BytesIO(tiny_file)) as archive:
+        member = archive.getinfo("model.weights.h5")
+    start = member.header_offset + 30 + len(member.filename)
+    rng = np.random.default_rng(0)
+    for position in rng.integers(start, start + member.file_size, size=50):
+        (tmp_path / "model.keras").write_bytes(flip_a_bit(tiny_file, position))
+        with pytest.raises(ValueError, match="model.keras: expected a whole .keras file"):
+            keras_genai.load_model(tmp_path / "model.keras")

@@ -7,7 +7,6 @@ which the two ways of training must agree.
 import contextlib
 import copy
 import itertools
-import math
 import pathlib
 import pickle
 import warnings
@@ -109,8 +108,12 @@ def regularizers(family, path):
 def losses_of_layers(family, path):
     loss = first_losses(family)[0]
     model, history = train(family, build={"penalize": penalize}, epochs=2, batch_size=NUM_EXAMPLES)
-    size = math.prod(family.penalized_shape)  # of one example: Keras divides by the batch size
-    assert history[family.losses[0]][0] == pytest.approx(loss + 0.5 + 0.01 * size, rel=1e-5)
+    # Of ones, as in `penalize`. Older Keras does not divide it by the batch size.
+    probe = keras.layers.ActivityRegularization(l2=0.01)
+    probe(np.ones((NUM_EXAMPLES, *family.penalized_shape), "float32"))
+    assert history[family.losses[0]][0] == pytest.approx(
+        loss + 0.5 + float(probe.losses[0]), rel=1e-5
+    )
     return values(model.trainable_variables)
 
 

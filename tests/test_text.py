@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_genai import datasets
-from keras_genai.text import CharacterTokenizer, GPT2Tokenizer, TranslationTokenizer
+from keras_genai.text import (
+    CharacterTokenizer,
+    GPT2Tokenizer,
+    TranslationTokenizer,
+    check_tokenizer,
+)
 
 DIVERSE_TEXT = (
     "naïve 四時 \N{PILE OF POO}\N{WOMAN}\N{ZERO WIDTH JOINER}\N{ROCKET}\t\0\r\n e\u0301 \ufffd"
@@ -150,3 +155,77 @@ def test_a_missing_extra_is_named_in_the_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ImportError, match=r'pip install "keras_genai\[text\]"'):
         GPT2Tokenizer.gpt2()
+
+
+# Hostile files and arguments.
+
+
+@pytest.mark.parametrize(
+    "text", ["tokenizer.json", "", "{}", "[]", '{"model": {}}', None, 3, '{"version": "9"}']
+)
+def test_another_string_than_a_serialized_tokenizer_raises(text):
+    with pytest.raises(ValueError, match="tokenizer_json: expected a serialized tokenizer"):
+        GPT2Tokenizer(text)
+
+
+def test_a_panic_of_the_library_is_an_error_of_the_argument(monkeypatch):
+    # PyO3's PanicException is no Exception.
+    class PanicException(BaseException):
+        pass
+
+    def panic(_):
+        raise PanicException("called `Option::unwrap()` on a `None` value")
+
+    monkeypatch.setattr("keras_genai.text._import_tokenizers", panic, raising=True)
+    monkeypatch.setattr("keras_genai.text._import_tokenizers", lambda: panic(None))
+    with pytest.raises(ValueError, match="tokenizer_json: .*Option::unwrap"):
+        GPT2Tokenizer("{}")
+
+
+@pytest.fixture
+def vocabulary_and_merges(tmp_path):
+    (tmp_path / "vocab.json").write_text('{"a": 0, "b": 1, "ab": 2}')
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    return tmp_path / "vocab.json", tmp_path / "merges.txt"
+
+
+def test_vocabulary_and_merges_are_read(vocabulary_and_merges):
+    tokenizer = GPT2Tokenizer.from_files(*vocabulary_and_merges)
+    assert tokenizer.encode("abba").tolist() == [2, 1, 0] and tokenizer.vocab_size == 4
+
+
+@pytest.mark.parametrize(
+    "index, text, message",
+    [
+        (0, "{", "vocabulary: .*vocab.json: cannot be read as JSON"),
+        (0, "[1]", "vocabulary: .*vocab.json: expected a JSON object of tokens and their ids"),
+        (0, '{"a": 0, "b": 5, "ab": 2}', "vocabulary: .*expected .* ids from 0 on, each once"),
+        (0, '{"a": 0, "b": "1", "ab": 2}', "vocabulary: .*expected .* ids from 0 on, each once"),
+        (1, "a b\na c\n", r"merges: .*merges.txt: expected merges .*\(merge 2: 'a c'\)"),
+        (1, "a b b\n", r"merges: .*merges.txt: expected merges .*\(merge 1: 'a b b'\)"),
+    ],
+)
+def test_damaged_vocabulary_or_merges_raise(vocabulary_and_merges, index, text, message):
+    vocabulary_and_merges[index].write_text(text)
+    with pytest.raises(ValueError, match=message):
+        GPT2Tokenizer.from_files(*vocabulary_and_merges)
+
+
+def test_missing_files_raise(vocabulary_and_merges):
+    vocabulary, merges = vocabulary_and_merges
+    with pytest.raises(ValueError, match="vocabulary: vocab: cannot be read"):
+        GPT2Tokenizer.from_files("vocab", merges)
+    with pytest.raises(ValueError, match="merges: merges: cannot be read"):
+        GPT2Tokenizer.from_files(vocabulary, "merges")
+
+
+def test_ids_of_several_texts_raise():
+    with pytest.raises(ValueError, match=r"ids: expected token ids \(n,\) of one text, got shape"):
+        CharacterTokenizer("abc").decode(np.array([[0, 1]]))
+
+
+@pytest.mark.parametrize("tokenizer", ["abc", 3, CharacterTokenizer, object()])
+def test_an_object_that_is_no_tokenizer_raises(tokenizer):
+    with pytest.raises(ValueError, match="tokenizer: expected a tokenizer, got"):
+        check_tokenizer("tokenizer", tokenizer, 3)
+    check_tokenizer("tokenizer", None, 3)

@@ -1,23 +1,37 @@
 """Checks of arguments and arrays: valid values pass, errors name the argument and its value."""
 
+import json
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from keras_genai.attention import TransformerDecoderLayer
+from keras_genai.autoregressive import GREEDY, Sampler, stream
 from keras_genai.cnn import build_cnn
-from keras_genai.gan import build_discriminator, build_generator
+from keras_genai.conditioning import sample_prior
+from keras_genai.diffusion import DDPM, NoiseSchedule, build_unet
+from keras_genai.gan import GAN, build_discriminator, build_generator
+from keras_genai.gpt2 import GPT2
+from keras_genai.pixelcnn import PixelCNN
+from keras_genai.random_state import check_seed, random_generator
 from keras_genai.rnn import build_forecaster, build_language_model
-from keras_genai.vae import build_decoder, build_encoder
+from keras_genai.seq2seq import Seq2SeqTransformer
+from keras_genai.vae import VAE, build_decoder, build_encoder, build_vae
 from keras_genai.validation import (
+    check_bools,
     check_choice,
     check_fraction,
     check_images,
     check_labels,
+    check_number,
     check_range,
     check_same,
     check_size,
     check_sizes,
     check_tokens,
 )
+from keras_genai.wavenet import WaveNet, receptive_field
 
 # Sizes.
 
@@ -201,3 +215,169 @@ def test_check_tokens_returns_int32_rows_of_arrays_and_lists():
 def test_check_tokens_raises(tokens, message):
     with pytest.raises(ValueError, match=message):
         check_tokens("prompt", tokens, 5, minimum=2)
+
+
+# Seeds, numbers, bools, types.
+
+
+@pytest.mark.parametrize("seed", [0, 7, np.int64(7), np.uint8(7), 2**63 - 1])
+def test_seeds_of_any_integer_type_are_converted(seed):
+    assert type(check_seed(seed)) is int and check_seed(seed) == seed
+    expected = np.random.default_rng(int(seed)).random(3)
+    np.testing.assert_array_equal(random_generator(seed).random(3), expected)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0", True, 2**63, np.float64(1), [1], np.array([1])])
+def test_other_seeds_raise(seed):
+    vae_networks = build_encoder(6, (3,), 2), build_decoder(2, (3,), 6)
+    gan_networks = build_generator(2, (3,), 6), build_discriminator(6, (3,))
+    for use in (
+        random_generator,
+        lambda seed: VAE(*vae_networks, seed=seed),
+        lambda seed: build_vae(*vae_networks, seed=seed),
+        lambda seed: VAE(*vae_networks).generate(seed=seed),
+        lambda seed: GAN(*gan_networks, seed=seed),
+        lambda seed: DDPM(build_unet((4, 4, 1), (2,)), NoiseSchedule("cosine", 5), seed=seed),
+        lambda seed: build_language_model(3, "gru", 2, 2).generate([[0]], 1, seed=seed),
+    ):
+        with pytest.raises(
+            ValueError, match="^seed: expected None or a whole number of at least 0"
+        ):
+            use(seed)
+
+
+def test_numpy_seeds_give_the_numbers_of_the_int_and_can_be_saved():
+    networks = build_encoder(6, (3,), 2), build_decoder(2, (3,), 6)
+    model = VAE(*networks, seed=np.int64(5))
+    assert json.loads(json.dumps(model.get_config()["seed"])) == 5
+    np.testing.assert_array_equal(model.generate(2, seed=np.uint8(3)), model.generate(2, seed=3))
+
+
+def test_small_integer_types_do_not_wrap_around():
+    # 4 * np.uint8(100) is 144, and np.uint8(20) * np.uint8(20) also.
+    layer = TransformerDecoderLayer(np.uint8(1), np.uint8(200), cross_attention=False)
+    layer.build((None, None, 4))
+    assert layer.feedforward_intermediate_dense.units == 200 == layer.get_config()["dff"]
+    assert GPT2(4, 8, 1, 1, np.uint8(100)).config["dff"] == 400
+    assert build_cnn((np.uint8(20), np.uint8(20), 1)).input_shape == (None, 20, 20, 1)
+    assert receptive_field(np.uint8(2), np.uint8(10)) == 2047
+    assert sample_prior(np.uint8(200), (np.uint8(3),), 0).shape == (200, 3)
+
+
+@pytest.mark.parametrize("value", [["ddim"], {}, np.array(["ddim", "x"]), object(), 1, True, None])
+def test_check_choice_raises_for_any_type(value):
+    with pytest.raises(ValueError, match="method: expected one of 'ddim', 1.5, got"):
+        check_choice("method", value, ("ddim", 1.5))
+
+
+def test_check_choice_compares_types():
+    check_choice("channels", np.int64(3), (1, 3))
+    check_choice("flag", True, (True, None))
+    for value, choices in ((1, (True,)), (True, (1,)), (1.0, (1,))):
+        with pytest.raises(ValueError, match="flag: expected one of"):
+            check_choice("flag", value, choices)
+
+
+def test_check_number_returns_plain_finite_numbers():
+    assert check_number("beta", 2) == 2 and type(check_number("beta", np.float32(0.5))) is float
+    assert check_number("beta", 0, 0) == 0 and check_number("beta", 1, 0, 1) == 1
+
+
+@pytest.mark.parametrize(
+    "value", [-1, 0, 2, float("nan"), float("inf"), "1", None, True, [1], np.array([1.0]), 1j]
+)
+def test_check_number_raises(value):
+    message = "^epsilon: expected a finite number above 0 and of at most 1, got"
+    with pytest.raises(ValueError, match=message):
+        check_number("epsilon", value, maximum=1, above=0)
+
+
+@pytest.mark.parametrize("value", [1, 0, None, "x", [], np.array([True, False])])
+def test_check_bools_raises(value):
+    check_bools(causal=np.True_, pooling=False)
+    with pytest.raises(ValueError, match="causal: expected True or False, got"):
+        check_bools(causal=value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_raise(value):
+    networks = build_encoder(6, (3,), 2), build_decoder(2, (3,), 6)
+    ddpm = DDPM(build_unet((4, 4, 1), (2,)), NoiseSchedule("cosine", 5))
+    model = build_language_model(3, "gru", 2, 2)
+    for name, call in {
+        "beta": lambda: VAE(*networks, beta=value),
+        "beta ": lambda: build_vae(*networks, beta=value),
+        "eta": lambda: ddpm.generate(eta=value),
+        "guidance_scale": lambda: ddpm.generate(guidance_scale=value),
+        "temperature": lambda: model.generate([[0]], 1, sampler=Sampler(value)),
+        "top_p": lambda: model.generate([[0]], 1, sampler=Sampler(top_p=value)),
+        "length_penalty": lambda: model.beam_search([[0]], 1, length_penalty=value),
+        "layer_norm_epsilon": lambda: GPT2(4, 4, 1, 1, 4, layer_norm_epsilon=value),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name.strip()}: expected"):
+            call()
+
+
+# Models whose weights are NaN: name, builder, call, and the network that computes the output.
+
+
+def build_small_vae():
+    return VAE(build_encoder(6, (3,), 2), build_decoder(2, (3,), 6))
+
+
+def build_small_gan():
+    return GAN(build_generator(2, (3,), 6), build_discriminator(6, (3,)))
+
+
+def build_small_ddpm():
+    return DDPM(build_unet((4, 4, 1), (2,)), NoiseSchedule("cosine", 2))
+
+
+START = np.array([[0]])
+SOURCE = np.array([[5]])
+GENERATING_CALLS = {
+    "VAE.generate": (build_small_vae, lambda model: model.generate(), "decoder"),
+    "VAE.encode": (build_small_vae, lambda model: model.encode(np.zeros((1, 6))), "encoder"),
+    "GAN.generate": (build_small_gan, lambda model: model.generate(), "generator"),
+    "DDPM.generate": (build_small_ddpm, lambda model: model.generate(), "unet"),
+    "PixelCNN": (lambda: PixelCNN((2, 2, 1), 2, 2), lambda model: model.generate(), "pixelcnn"),
+    "WaveNet": (lambda: WaveNet(8, 1, 2, 2, 2), lambda model: model.generate(length=2), "wavenet"),
+    "sampling": (lambda: GPT2(4, 8, 1, 1, 4), lambda model: model.generate(START, 2), "gpt2"),
+    "greedy": (
+        lambda: build_language_model(3, "gru", 2, 2),
+        lambda model: model.generate(START, 2, sampler=GREEDY),
+        "language_model",
+    ),
+    "stream": (lambda: GPT2(4, 8, 1, 1, 4), lambda model: list(stream(model, START, 2)), "gpt2"),
+    "beam search": (
+        lambda: GPT2(4, 8, 1, 1, 4),
+        lambda model: model.beam_search(START, 2),
+        "gpt2",
+    ),
+    "translate": (
+        lambda: Seq2SeqTransformer(8, 8, 4, 1, 4, 2, 4),
+        lambda model: model.translate(SOURCE),
+        "seq2seq_transformer",
+    ),
+    "translate with beams": (
+        lambda: Seq2SeqTransformer(8, 8, 4, 1, 4, 2, 4),
+        lambda model: model.translate(SOURCE, beam_width=2),
+        "seq2seq_transformer",
+    ),
+}
+
+
+@pytest.mark.parametrize("eager", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", GENERATING_CALLS)
+def test_a_model_of_nan_raises_and_generates_nothing(name, eager, request):
+    # The largest of NaN would be token 0, or a black image.
+    tf.config.run_functions_eagerly(eager)
+    request.addfinalizer(lambda: tf.config.run_functions_eagerly(False))
+    build, call, network = GENERATING_CALLS[name]
+    model = build()
+    call(model)
+    for weight in model.weights:
+        if weight.dtype == "float32":
+            weight.assign(np.full(weight.shape, np.nan))
+    with pytest.raises(ValueError, match=f"^{network}: expected finite weights, got NaN or inf"):
+        call(model)

@@ -2,8 +2,11 @@
 
 import abc
 import dataclasses
+import hashlib
 import pathlib
 import typing
+
+import numpy as np
 
 
 @dataclasses.dataclass
@@ -24,6 +27,27 @@ class Data:
     num_examples: int
     dataset_info: dict
     classifier: typing.Any = None
+
+    def sha256(self) -> str:
+        """Return a digest of the training and test data, which does not depend on their path."""
+        digest = hashlib.sha256()
+        _update_digest(digest, (self.train, self.test))
+        return digest.hexdigest()
+
+
+def _update_digest(digest, value) -> None:
+    """Add arrays, strings and numbers in nested lists and tuples to a digest."""
+    if isinstance(value, (list, tuple)):
+        digest.update(f"{len(value)} values,".encode())
+        for item in value:
+            _update_digest(digest, item)
+        return
+    if isinstance(value, np.ndarray):
+        digest.update(f"{value.dtype} {value.shape},".encode())
+        digest.update(np.ascontiguousarray(value))
+    else:
+        content = str(value).encode("utf-8", "surrogatepass")
+        digest.update(f"{type(value).__name__} {len(content)},".encode() + content)
 
 
 class Task(abc.ABC):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_genai import datasets, metrics, pretrained
-from keras_genai.callbacks import SampleGrid
+from keras_genai.callbacks import SampleGrid, save_figure
 from keras_genai.pipelines import make_dataset
 from keras_genai.plotting import plot_images, plot_pixel_nll
 from keras_genai.tasks.base import Data, Task, cycle_labels
@@ -78,7 +78,7 @@ class ImageTask(Task):
 
     def save_samples(self, model, data, folder):
         samples = model.generate(GRID_SIZE, cycle_labels(model, GRID_SIZE), seed=0)
-        plot_images(samples).savefig(folder / "samples.png")
+        save_figure(plot_images(samples), folder / "samples.png")
 
 
 class VAETask(ImageTask):
@@ -106,7 +106,7 @@ class VAETask(ImageTask):
         super().save_samples(model, data, folder)
         x, y = (None if array is None else array[:10] for array in data.test)
         pairs = np.concatenate([x, model.reconstruct(x, y)])
-        plot_images(pairs, columns=10).savefig(folder / "reconstructions.png")
+        save_figure(plot_images(pairs, columns=10), folder / "reconstructions.png")
 
 
 class GANTask(ImageTask):
@@ -143,7 +143,7 @@ class ClassificationTask(ImageTask):
             f"{p}" if p == label else f"{p} for {label}"
             for p, label in zip(predicted, y, strict=True)
         ]
-        plot_images(x, titles=titles).savefig(folder / "predictions.png")
+        save_figure(plot_images(x, titles=titles), folder / "predictions.png")
 
 
 class PixelCNNTask(ImageTask):
@@ -167,9 +167,9 @@ class PixelCNNTask(ImageTask):
             model.generate(len(x), y, upper_rows=upper_rows, seed=seed) for seed in range(4)
         ]
         rows = np.concatenate([x, masked, *completions])
-        plot_images(rows, columns=len(x)).savefig(folder / "completions.png")
+        save_figure(plot_images(rows, columns=len(x)), folder / "completions.png")
         _, log_probs = model.log_prob(x, y)
-        plot_pixel_nll(x, -log_probs).savefig(folder / "likelihood.png")
+        save_figure(plot_pixel_nll(x, -log_probs), folder / "likelihood.png")
 
 
 class DiffusionTask(ImageTask):
@@ -202,10 +202,10 @@ class DiffusionTask(ImageTask):
         noisy_images = np.stack([model.add_noise(x, t, seed=0) for t in timesteps], axis=1)
         noisy_images = noisy_images.reshape(-1, *x.shape[1:])
         titles = [f"t = {t}" for t in timesteps] + [""] * 10 * (len(x) - 1)
-        plot_images(noisy_images, columns=10, titles=titles).savefig(folder / "noising.png")
+        save_figure(plot_images(noisy_images, columns=10, titles=titles), folder / "noising.png")
         frames = model.generate_progressive(4, cycle_labels(model, 4), num_frames=9, seed=0)
         frames = frames.swapaxes(0, 1).reshape(-1, *x.shape[1:])
-        plot_images(frames, columns=10).savefig(folder / "denoising.png")
+        save_figure(plot_images(frames, columns=10), folder / "denoising.png")
 
 
 def _digit_coverage(predicted) -> dict:

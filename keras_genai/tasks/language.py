@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_genai import datasets, metrics, pretrained
 from keras_genai.autoregressive import Sampler
+from keras_genai.files import replace_file
 from keras_genai.pipelines import count_windows, make_window_dataset
 from keras_genai.tasks.base import Data, Task, split_train_test
 from keras_genai.text import CharacterTokenizer, GPT2Tokenizer
@@ -96,7 +97,8 @@ class LanguageModelingTask(Task):
         prompt = data.test[0][:1][None]
         tokens = model.generate(prompt, length, sampler=Sampler(temperature=0.8), seed=0)
         text = model.tokenizer.decode(tokens[0])
-        (folder / "sample.txt").write_text(text, encoding="utf-8")
+        with replace_file(folder / "sample.txt") as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
 
 
 class FineTuningTask(LanguageModelingTask):

@@ -5,6 +5,7 @@ import typing
 import numpy as np
 
 from keras_genai import datasets, metrics
+from keras_genai.callbacks import save_figure
 from keras_genai.pipelines import make_dataset
 from keras_genai.plotting import plot_forecasts
 from keras_genai.tasks.base import Data, Task, split_train_test
@@ -74,4 +75,4 @@ class ForecastingTask(Task):
             f"{steps_ahead} ahead": self.forecasts(model, data, steps_ahead)
             for steps_ahead in (1, self.horizon)
         }
-        plot_forecasts(*data.test, forecasts).savefig(folder / "forecast.png")
+        save_figure(plot_forecasts(*data.test, forecasts), folder / "forecast.png")

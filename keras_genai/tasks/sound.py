@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_genai import datasets
 from keras_genai.audio import save_wav
 from keras_genai.autoregressive import Sampler
+from keras_genai.callbacks import save_figure
 from keras_genai.pipelines import make_audio_dataset
 from keras_genai.plotting import COLORS, plot_sounds
 from keras_genai.tasks.base import Data, Task, cycle_labels
@@ -77,4 +78,4 @@ class AudioTask(Task):
         for name, waveform in zip(class_names, waveforms, strict=True):
             save_wav(folder / "samples" / f"{name or 'sound'}.wav", waveform, model.sample_rate)
         picture = plot_sounds(waveforms, model.sample_rate, class_names, COLORS["WaveNet"])
-        picture.savefig(folder / "samples.png")
+        save_figure(picture, folder / "samples.png")

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_genai import datasets, metrics
+from keras_genai.files import replace_file
 from keras_genai.pipelines import make_pair_dataset
 from keras_genai.tasks.base import Data, Task
 from keras_genai.text import TranslationTokenizer
@@ -73,7 +74,8 @@ class TranslationTask(Task):
             f"{source}\n  {translation}\n  ({reference})\n"
             for (source, reference), translation in zip(pairs, translations, strict=True)
         )
-        (folder / "translations.txt").write_text("\n".join(lines), encoding="utf-8")
+        with replace_file(folder / "translations.txt") as unfinished:
+            unfinished.write_text("\n".join(lines), encoding="utf-8")
 
 
 def _encode_pairs(pairs, tokenizers):

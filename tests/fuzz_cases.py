@@ -1,0 +1,640 @@
+"""Valid, tiny calls of the public functions and constructors, and the odd values that replace one.
+
+`CASES` has one call for each public name of the modules in `MODULES`, or `EXCLUDED` has the reason
+why there is none. Not among them are the modules of recipes and runs, `pipelines` and `plotting`.
+"""
+
+import atexit
+import functools
+import inspect
+import itertools
+import pathlib
+import shutil
+import tempfile
+
+import keras
+import numpy as np
+
+from keras_genai import (
+    attention,
+    audio,
+    autoregressive,
+    beam_search,
+    callbacks,
+    cnn,
+    conditioning,
+    datasets,
+    diffusion,
+    embeddings,
+    gan,
+    gpt2,
+    gpt2_checkpoint,
+    language_model,
+    metrics,
+    noise_schedule,
+    pixelcnn,
+    random_state,
+    rnn,
+    saving,
+    seq2seq,
+    text,
+    transformer,
+    unet,
+    vae,
+    wavenet,
+)
+
+MODULES = [
+    attention, audio, autoregressive, beam_search, callbacks, cnn, conditioning, datasets,
+    diffusion, embeddings, gan, gpt2, gpt2_checkpoint, language_model, metrics, noise_schedule,
+    pixelcnn, random_state, rnn, saving, seq2seq, text, transformer, unet, vae, wavenet,
+]  # fmt: skip
+
+# Public names without a case, by the reason.
+EXCLUDED = {
+    "computes on tensors, mostly inside a compiled function": """
+        causal_mask update_cache mu_law_tensor sample filter_top_k filter_top_p prompt_block
+        token_buffer repeat_rows compiled_functions CompiledFunctions truncate_at_stop_token
+        round_up concat_labels pack_inputs lookup positions_from token_weights mask_padding gelu_new
+        shift_right shift_down pixel_nll reconstruction_loss squared_error kl_divergence ddpm_step
+        ddim_step
+    """,
+    "is a base class, or an interface": """
+        AutoregressiveModel SeedStateMixin TokenModelMixin CausalLM SequentialTransformer
+        FunctionalVAE Tensor OldVersionError InvalidSizeError
+    """,
+    "is itself a check": """
+        check_sampler check_stop_token check_length_penalty check_network check_probabilities
+        check_compatible check_tokenizer check_same_shape check_seed encode_texts
+    """,
+    "has the arguments of the layer of Keras that it extends": """
+        Dropout Embedding ReversibleEmbedding MaskedGlobalAveragePooling1D
+    """,
+    "takes no argument, or the name of a file of the package": """
+        data_dir data_path verify_checksum load_mnist load_books load_quatrains load_translations
+        load_co2 load_sunspots load_drums RaiseOnNaN
+    """,
+    "reads or writes the user's files, whose errors have tests of their own": """
+        load_image_folder image_class_names load_text load_pairs load_series load_sound_folder
+        serialize_architecture restore_model save_figure
+    """,
+    "asks for a trained classifier, or for another library": "classify_digits translation_scores",
+}
+
+
+@functools.cache
+def networks():
+    """Tiny models by name, built once."""
+    tokenizer, letters = text.CharacterTokenizer("abcd"), text.CharacterTokenizer("abcdefgh")
+    vae_networks = vae.build_encoder(6, (3,), 2), vae.build_decoder(2, (3,), 6)
+    plane = vae.VAE(*vae_networks)
+    return {
+        "tokenizer": tokenizer,
+        "encoder": vae_networks[0],
+        "decoder": vae_networks[1],
+        "vae": plane,
+        "generator": gan.build_generator(2, (3,), 6),
+        "discriminator": gan.build_discriminator(6, (3,)),
+        "gan": gan.GAN(gan.build_generator(2, (3,), 6), gan.build_discriminator(6, (3,))),
+        "unet": unet.build_unet((4, 4, 1), (2, 4), num_classes=3),
+        "schedule": noise_schedule.NoiseSchedule("cosine", 4),
+        "ddpm": diffusion.DDPM(
+            unet.build_unet((4, 4, 1), (2, 4), num_classes=3),
+            noise_schedule.NoiseSchedule("cosine", 4),
+        ),
+        "pixelcnn": pixelcnn.PixelCNN((3, 3, 1), 2, 2, num_classes=3),
+        "wavenet": wavenet.WaveNet(8, 1, 2, 2, 2, num_classes=3, sample_rate=4),
+        "lm": rnn.RecurrentLanguageModel(4, "lstm", 3, 3, tokenizer=tokenizer),
+        "gpt2": gpt2.GPT2(4, 32, 1, 1, 4, tokenizer=EndTokenizer("abcd")),
+        "seq2seq": seq2seq.Seq2SeqTransformer(
+            8, 8, 8, 1, 4, 2, 4, input_tokenizer=letters, target_tokenizer=letters
+        ),
+    }
+
+
+class EndTokenizer(text.CharacterTokenizer):
+    """A tokenizer with an end token."""
+
+    end_token = 3
+
+
+@functools.cache
+def checkpoint_folder():
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    gpt2_checkpoint.save_gpt2(networks()["gpt2"], folder)
+    networks()["lm"].save(pathlib.Path(folder) / "model.keras")
+    return pathlib.Path(folder)
+
+
+def new_gan():
+    """New networks: article 1's loop freezes the discriminator."""
+    return {
+        "generator": gan.build_generator(2, (3,), 6),
+        "discriminator": gan.build_discriminator(6, (3,)),
+    }
+
+
+RNG = np.random.default_rng(0)
+FLAT = RNG.uniform(size=(4, 6)).astype("float32")
+IMAGES = RNG.uniform(size=(4, 4, 4, 1)).astype("float32")
+SMALL = RNG.uniform(size=(2, 3, 3, 1)).astype("float32")
+TOKENS = np.array([[0, 1, 2], [1, 2, 3]])
+WAVES = [np.zeros(5, "float32"), np.full(4, 0.5, "float32")]
+GREEDY = autoregressive.GREEDY
+
+
+def model(name):
+    return networks()[name]
+
+
+def method(name, method_name):
+    """Return a function that calls a method of a tiny model."""
+
+    def call(**arguments):
+        result = getattr(networks()[name], method_name)(**arguments)
+        return list(result) if inspect.isgenerator(result) else result
+
+    return call
+
+
+def stream(**arguments):
+    return list(autoregressive.stream(**arguments))
+
+
+LM = {"vocab_size": 4, "embed_dim": 3, "units": 3, "num_layers": 1, "dropout": 0.1}
+LAYER = {
+    "num_heads": 2,
+    "dff": 4,
+    "dropout": 0.1,
+    "attention_dropout": 0.1,
+    "activation": "relu",
+    "norm_first": True,
+    "layer_norm_epsilon": 1e-6,
+    "kernel_initializer": "glorot_uniform",
+}
+DECODING = {"sampler": autoregressive.Sampler(), "seed": 0, "stop_token": 3}
+TRANSFORMER = {"num_layers": 1, "d_model": 4, "num_heads": 2, "dff": 4, "dropout": 0.1}
+
+# Name: function, and a function that returns its valid arguments.
+CASES = {
+    # Networks and models.
+    "build_encoder": (
+        vae.build_encoder,
+        lambda: dict(input_dim=6, hidden_dims=(3,), latent_dim=2, activation="relu", num_classes=3),
+    ),
+    "build_decoder": (
+        vae.build_decoder,
+        lambda: dict(
+            latent_dim=2, hidden_dims=(3,), output_dim=6, activation="relu", num_classes=3
+        ),
+    ),
+    "build_vae": (
+        vae.build_vae,
+        lambda: dict(
+            encoder=model("encoder"),
+            decoder=model("decoder"),
+            beta=1.0,
+            likelihood="bernoulli",
+            seed=0,
+        ),
+    ),
+    "VAE": (
+        vae.VAE,
+        lambda: dict(
+            encoder=model("encoder"),
+            decoder=model("decoder"),
+            beta=1.0,
+            likelihood="bernoulli",
+            seed=0,
+        ),
+    ),
+    "VAE.encode": (method("vae", "encode"), lambda: dict(x=FLAT, labels=None)),
+    "VAE.decode": (method("vae", "decode"), lambda: dict(z=np.zeros((2, 2)), labels=None)),
+    "VAE.reconstruct": (method("vae", "reconstruct"), lambda: dict(x=FLAT, labels=None)),
+    "VAE.generate": (method("vae", "generate"), lambda: dict(num_samples=2, labels=None, seed=0)),
+    "Sampling": (vae.Sampling, lambda: dict(seed=0)),
+    "KLDivergenceLoss": (vae.KLDivergenceLoss, lambda: dict(weight=1.0)),
+    "build_generator": (
+        gan.build_generator,
+        lambda: dict(
+            latent_dim=2,
+            hidden_dims=(3,),
+            output_dim=6,
+            activation="relu",
+            output_activation="tanh",
+            num_classes=3,
+            initializer="pytorch",
+        ),
+    ),
+    "build_discriminator": (
+        gan.build_discriminator,
+        lambda: dict(
+            input_dim=6,
+            hidden_dims=(3,),
+            activation="relu",
+            rescale=True,
+            num_classes=3,
+            initializer="pytorch",
+        ),
+    ),
+    "build_gan": (gan.build_gan, new_gan),
+    "train_gan": (
+        gan.train_gan,
+        lambda: dict(
+            **new_gan(),
+            x=FLAT,
+            labels=None,
+            epochs=1,
+            batch_size=4,
+            joint_batch=False,
+            resample_noise=True,
+            generator_optimizer=None,
+            discriminator_optimizer=None,
+            seed=0,
+            shuffle=True,
+            verbose=0,
+        ),
+    ),
+    "GAN": (gan.GAN, lambda: dict(**new_gan(), joint_batch=False, resample_noise=True, seed=0)),
+    "GAN.generate": (method("gan", "generate"), lambda: dict(num_samples=2, labels=None, seed=0)),
+    "build_cnn": (cnn.build_cnn, lambda: dict(image_shape=(4, 4, 1), num_classes=2)),
+    "build_unet": (
+        unet.build_unet,
+        lambda: dict(image_shape=(4, 4, 1), widths=(2, 4), block_depth=1, num_classes=3),
+    ),
+    "SinusoidalTimeEmbedding": (unet.SinusoidalTimeEmbedding, lambda: dict(dim=4)),
+    "NoiseSchedule": (
+        noise_schedule.NoiseSchedule,
+        lambda: dict(beta_schedule="cosine", num_timesteps=4),
+    ),
+    "NoiseSchedule.timesteps": (method("schedule", "timesteps"), lambda: dict(num_steps=2)),
+    "DDPM": (
+        diffusion.DDPM,
+        lambda: dict(
+            network=model("unet"),
+            schedule=model("schedule"),
+            seed=0,
+            cond_drop_prob=0.1,
+            ema_momentum=0.9,
+            prediction_type="v",
+        ),
+    ),
+    "DDPM.add_noise": (method("ddpm", "add_noise"), lambda: dict(x=IMAGES, t=2, seed=0)),
+    "DDPM.generate": (
+        method("ddpm", "generate"),
+        lambda: dict(
+            num_samples=2,
+            labels=1,
+            guidance_scale=2.0,
+            num_steps=2,
+            method="ddim",
+            eta=0.0,
+            clip_denoised=True,
+            seed=0,
+        ),
+    ),
+    "DDPM.generate_progressive": (
+        method("ddpm", "generate_progressive"),
+        lambda: dict(
+            num_samples=2,
+            labels=1,
+            num_frames=2,
+            guidance_scale=2.0,
+            num_steps=2,
+            method="ddim",
+            eta=0.0,
+            clip_denoised=True,
+            seed=0,
+        ),
+    ),
+    "GatedPixelCNNLayer": (
+        pixelcnn.GatedPixelCNNLayer,
+        lambda: dict(num_filters=2, kernel_size=3, dilation_rate=1),
+    ),
+    "Quantize": (pixelcnn.Quantize, lambda: dict(num_levels=2)),
+    "PixelCNN": (
+        pixelcnn.PixelCNN,
+        lambda: dict(
+            image_shape=(3, 3, 1), num_filters=2, num_layers=2, num_levels=2, num_classes=3
+        ),
+    ),
+    "PixelCNN.log_prob": (method("pixelcnn", "log_prob"), lambda: dict(x=SMALL, labels=1)),
+    "PixelCNN.generate": (
+        method("pixelcnn", "generate"),
+        lambda: dict(num_samples=2, labels=1, upper_rows=SMALL[0, :2], sampler=GREEDY, seed=0),
+    ),
+    "ResidualBlock": (
+        wavenet.ResidualBlock,
+        lambda: dict(residual_channels=2, skip_channels=2, dilation_rate=1),
+    ),
+    "receptive_field": (wavenet.receptive_field, lambda: dict(num_blocks=1, layers_per_block=2)),
+    "WaveNet": (
+        wavenet.WaveNet,
+        lambda: dict(
+            quantization_channels=8,
+            num_blocks=1,
+            layers_per_block=2,
+            residual_channels=2,
+            skip_channels=2,
+            num_classes=3,
+            sample_rate=4,
+        ),
+    ),
+    "WaveNet.log_prob": (method("wavenet", "log_prob"), lambda: dict(waveform=WAVES, labels=1)),
+    "WaveNet.generate": (
+        method("wavenet", "generate"),
+        lambda: dict(num_samples=2, labels=1, length=3, sampler=GREEDY, seed=0),
+    ),
+    # Tokens.
+    "RecurrentLanguageModel": (
+        rnn.RecurrentLanguageModel,
+        lambda: dict(**LM, cell="gru", tokenizer=None),
+    ),
+    "build_forecaster": (
+        rnn.build_forecaster,
+        lambda: dict(window=4, horizon=2, cell="gru", units=3),
+    ),
+    "lstm_gates": (rnn.lstm_gates, lambda: dict(model=model("lm"), text="abc")),
+    "gradient_norms": (
+        rnn.gradient_norms,
+        lambda: dict(model=model("lm"), tokens=TOKENS, target=np.array([1, 2])),
+    ),
+    "CausalLM.generate": (
+        method("lm", "generate"),
+        lambda: dict(prompt="ab", max_new_tokens=2, **DECODING),
+    ),
+    "CausalLM.stream": (
+        method("lm", "stream"),
+        lambda: dict(prompt="ab", max_new_tokens=2, **DECODING),
+    ),
+    "CausalLM.beam_search": (
+        method("lm", "beam_search"),
+        lambda: dict(prompt="ab", max_new_tokens=2, beam_width=2, length_penalty=0.5, stop_token=3),
+    ),
+    "CausalLM.log_prob": (method("lm", "log_prob"), lambda: dict(tokens="abcd")),
+    "generate": (
+        autoregressive.generate,
+        lambda: dict(
+            model=model("gpt2"), prompt=TOKENS, max_new_tokens=2, conditioning=None, **DECODING
+        ),
+    ),
+    "stream": (
+        stream,
+        lambda: dict(
+            model=model("gpt2"), prompt=TOKENS, max_new_tokens=2, conditioning=None, **DECODING
+        ),
+    ),
+    "log_prob": (
+        autoregressive.log_prob,
+        lambda: dict(model=model("gpt2"), tokens=TOKENS, conditioning=None),
+    ),
+    "beam_search": (
+        beam_search.beam_search,
+        lambda: dict(
+            model=model("gpt2"),
+            prompt=TOKENS,
+            max_new_tokens=2,
+            beam_width=2,
+            length_penalty=0.5,
+            conditioning=None,
+            stop_token=3,
+        ),
+    ),
+    "Sampler": (
+        lambda **options: model("lm").generate("ab", 2, sampler=autoregressive.Sampler(**options)),
+        lambda: dict(temperature=0.5, top_k=2, top_p=0.9),
+    ),
+    "MaskedCrossentropy": (language_model.MaskedCrossentropy, lambda: dict(label_smoothing=0.1)),
+    "GPT2": (
+        gpt2.GPT2,
+        lambda: dict(
+            vocab_size=4,
+            context_length=4,
+            num_layers=1,
+            num_heads=2,
+            d_model=4,
+            dff=4,
+            activation="relu",
+            layer_norm_epsilon=1e-5,
+            tie_embeddings=False,
+            dropout=0.1,
+            tokenizer=None,
+        ),
+    ),
+    "PositionEmbedding": (gpt2.PositionEmbedding, lambda: dict(context_length=4)),
+    "enable_lora": (gpt2.enable_lora, lambda: dict(model=gpt2.GPT2(4, 4, 1, 1, 4), rank=2)),
+    "generate_text": (
+        gpt2.generate_text,
+        lambda: dict(
+            model=model("gpt2"),
+            tokenizer=model("gpt2").tokenizer,
+            prompt="ab",
+            max_length=5,
+            num_return_sequences=1,
+            sampler=GREEDY,
+            seed=0,
+        ),
+    ),
+    "load_gpt2": (
+        gpt2_checkpoint.load_gpt2,
+        lambda: dict(source=checkpoint_folder(), tokenizer=None),
+    ),
+    "save_gpt2": (
+        gpt2_checkpoint.save_gpt2,
+        lambda: dict(model=model("gpt2"), folder=checkpoint_folder()),
+    ),
+    "load_model": (saving.load_model, lambda: dict(path=checkpoint_folder() / "model.keras")),
+    "CachedMultiHeadAttention": (
+        attention.CachedMultiHeadAttention,
+        lambda: dict(num_heads=2, dropout=0.1, kernel_initializer="glorot_uniform"),
+    ),
+    "TransformerEncoderLayer": (attention.TransformerEncoderLayer, lambda: dict(LAYER)),
+    "TransformerDecoderLayer": (
+        attention.TransformerDecoderLayer,
+        lambda: dict(**LAYER, cross_attention=False),
+    ),
+    "PositionalEmbedding": (
+        embeddings.PositionalEmbedding,
+        lambda: dict(vocab_size=4, max_seq_length=4, d_model=4, add_positions=True),
+    ),
+    "positional_encoding": (embeddings.positional_encoding, lambda: dict(length=4, d_model=4)),
+    "Seq2SeqTransformer": (
+        seq2seq.Seq2SeqTransformer,
+        lambda: dict(
+            input_vocab_size=8,
+            target_vocab_size=8,
+            max_seq_length=8,
+            **TRANSFORMER,
+            norm_first=False,
+            input_tokenizer=None,
+            target_tokenizer=None,
+        ),
+    ),
+    "Seq2SeqTransformer.translate": (
+        method("seq2seq", "translate"),
+        lambda: dict(source="abd", beam_width=2, length_penalty=0.5, max_new_tokens=2),
+    ),
+    "Seq2SeqTransformer.attention_maps": (
+        method("seq2seq", "attention_maps"),
+        lambda: dict(source="abd", target="abd"),
+    ),
+    "TransformerSchedule": (
+        seq2seq.TransformerSchedule,
+        lambda: dict(d_model=4, warmup_steps=4, decay_steps=4),
+    ),
+    "build_transformer": (
+        transformer.build_transformer,
+        lambda: dict(
+            vocab_size=5,
+            output_vocab_size=5,
+            max_seq_length=6,
+            **TRANSFORMER,
+            causal=True,
+            pooling=None,
+        ),
+    ),
+    "CharacterTokenizer": (text.CharacterTokenizer, lambda: dict(characters="abc", unknown="map")),
+    "CharacterTokenizer.from_text": (
+        text.CharacterTokenizer.from_text,
+        lambda: dict(text="abc", unknown="map"),
+    ),
+    "CharacterTokenizer.encode": (method("tokenizer", "encode"), lambda: dict(text="abc")),
+    "CharacterTokenizer.decode": (method("tokenizer", "decode"), lambda: dict(ids=[0, 1])),
+    "GPT2Tokenizer": (
+        text.GPT2Tokenizer,
+        lambda: dict(tokenizer_json=text.GPT2Tokenizer.train("abc", 260).tokenizer_json),
+    ),
+    "GPT2Tokenizer.from_files": (
+        text.GPT2Tokenizer.from_files,
+        lambda: dict(
+            vocabulary=datasets.data_path("gpt2/encoder.json"),
+            merges=datasets.data_path("gpt2/vocab.bpe"),
+        ),
+    ),
+    "GPT2Tokenizer.train": (text.GPT2Tokenizer.train, lambda: dict(text="abc", vocab_size=260)),
+    "TranslationTokenizer": (
+        text.TranslationTokenizer,
+        lambda: dict(tokenizer_json=text.TranslationTokenizer.train("abc", 260).tokenizer_json),
+    ),
+    # Labels, random numbers and metrics.
+    "OneHot": (conditioning.OneHot, lambda: dict(num_classes=3)),
+    "label_input": (conditioning.label_input, lambda: dict(num_classes=3)),
+    "predict_arrays": (
+        conditioning.predict_arrays,
+        lambda: dict(network=model("decoder"), x=np.zeros((2, 2)), labels=None),
+    ),
+    "count_classes": (conditioning.count_classes, lambda: dict(model=model("unet"))),
+    "sample_prior": (conditioning.sample_prior, lambda: dict(num_samples=2, shape=(2,), seed=0)),
+    "random_generator": (random_state.random_generator, lambda: dict(seed=0)),
+    "label_accuracy": (metrics.label_accuracy, lambda: dict(predicted=[0, 1], labels=[0, 1])),
+    "mode_coverage": (
+        metrics.mode_coverage,
+        lambda: dict(labels=[0, 1], num_classes=3, threshold=0.1),
+    ),
+    "sliding_window_log_prob": (
+        metrics.sliding_window_log_prob,
+        lambda: dict(model=model("gpt2"), sequences=[[0, 1, 2], [3, 2]]),
+    ),
+    "mean_absolute_error": (
+        metrics.mean_absolute_error,
+        lambda: dict(forecasts=[0.0, 1.0], values=[1.0, 1.0]),
+    ),
+    # Data.
+    "mu_law_encode": (
+        audio.mu_law_encode,
+        lambda: dict(waveform=WAVES[0], quantization_channels=8),
+    ),
+    "mu_law_decode": (audio.mu_law_decode, lambda: dict(levels=[0, 7], quantization_channels=8)),
+    "save_wav": (
+        audio.save_wav,
+        lambda: dict(path=checkpoint_folder() / "a.wav", waveform=WAVES[0], sample_rate=8000),
+    ),
+    "load_wav": (audio.load_wav, lambda: dict(path=saved_wav())),
+    "binarize": (datasets.binarize, lambda: dict(images=IMAGES, seed=0)),
+    "series_windows": (
+        datasets.series_windows,
+        lambda: dict(series=np.arange(9.0), window=3, horizon=2, first=0),
+    ),
+    "trim_silence": (datasets.trim_silence, lambda: dict(waveform=WAVES[1])),
+    # Callbacks.
+    "SampleGrid": (
+        callbacks.SampleGrid,
+        lambda: dict(path=None, num_images=4, labels=None, seed=0, columns=None),
+    ),
+    "AtomicModelCheckpoint": (
+        callbacks.AtomicModelCheckpoint,
+        lambda: dict(path=checkpoint_folder() / "saved.keras"),
+    ),
+}
+
+
+@functools.cache
+def saved_wav():
+    path = checkpoint_folder() / "sound.wav"
+    audio.save_wav(path, WAVES[0])
+    return path
+
+
+# Odd values by name, each new at every call.
+ODD_VALUES = {
+    "None": lambda: None,
+    "True": lambda: True,
+    "-1": lambda: -1,
+    "0": lambda: 0,
+    "1.5": lambda: 1.5,
+    "nan": lambda: float("nan"),
+    "inf": lambda: float("inf"),
+    "'x'": lambda: "x",
+    "[]": list,
+    "[[]]": lambda: [[]],
+    "{}": dict,
+    "object": object,
+    "uint8(20)": lambda: np.uint8(20),
+    "int64(3)": lambda: np.int64(3),
+    "empty array": lambda: np.zeros(0),
+    "array of rank 5": lambda: np.zeros((1, 1, 1, 1, 1)),
+    "array of strings": lambda: np.array(["a", "b"]),
+    "array of objects": lambda: np.array([None, {}]),
+    "array of complex numbers": lambda: np.array([[1j, 2j]]),
+    "ragged list": lambda: [[0, 1], [0]],
+    "network": lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]),
+    "a class": lambda: dict,
+}
+# Arguments that Keras interprets, with the word of its messages.
+KERAS_WORDS = {
+    "output_activation": "activation",
+    "generator_optimizer": "optimizer",
+    "discriminator_optimizer": "optimizer",
+}
+CALLS = [
+    (name, argument, value)
+    for name, (_, arguments) in CASES.items()
+    for argument, value in itertools.product(arguments(), ODD_VALUES)
+]
+
+
+def public_names() -> set[str]:
+    """Return the public functions and classes of `MODULES`, each by the name of its definition."""
+    names = set()
+    for module in MODULES:
+        for value in vars(module).values():
+            is_public = inspect.isclass(value) or inspect.isfunction(value)
+            if is_public and value.__module__ == module.__name__:
+                names.add(value.__name__)
+    return {name for name in names if not name.startswith("_")}
+
+
+def run(name, argument, value) -> str:
+    """Call a function with one odd value; return how it ended, "" for an ending as it should be."""
+    function, arguments = CASES[name]
+    word = KERAS_WORDS.get(argument, argument)
+    try:
+        function(**{**arguments(), argument: ODD_VALUES[value]()})
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        # An error of a file names its path.
+        if word not in str(error) and not (argument == "path" and value == "'x'"):
+            return f"{type(error).__name__}: {str(error).strip():.150}"
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error).strip():.150}"
+    return ""
