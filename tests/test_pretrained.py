@@ -197,7 +197,7 @@ def test_exported_weights_load_without_their_recipe(tmp_path, monkeypatch, digit
     run_folder.mkdir()
     model.save(run_folder / "model.keras")
     settings = {"name": name, "seed": 5, "dataset_info": {"num_classes": None}}
-    settings |= {"epochs": 1, "num_examples": 1000, "batch_size": 32}
+    settings |= {"epochs": 1, "num_examples": 1000, "batch_size": 32, "data": None}
     (run_folder / "run.json").write_text(json.dumps(settings))
     recipes.export_weights(run_folder, output_folder)
     assert keras.config.dtype_policy().name == "float32"
