@@ -381,12 +381,14 @@ def export_model(name, trained, info: dict, dataset_info: dict, output_folder) -
     task = EXPERIMENTS[name].task
     steps = info["epochs"] * math.ceil(info["num_examples"] / info["batch_size"])
     model = create(name, 0, steps, **dataset_info)
-    policy = keras.config.dtype_policy()
+    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
     keras.config.set_dtype_policy("float16")
+    keras.config.set_floatx("float16")  # of the output layers
     try:
         half_precision = EXPERIMENTS[name].build(0, **dataset_info)
     finally:
         keras.config.set_dtype_policy(policy)
+        keras.config.set_floatx(floatx)
     half_precision.set_weights(trained.get_weights())
 
     output_folder.mkdir(parents=True, exist_ok=True)
