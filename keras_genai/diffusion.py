@@ -185,8 +185,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             average.assign(weight + ops.cast(momentum, weight.dtype) * (average - weight))
         return logs
 
-    # The average follows the weights in training. Weights that are set in another way, such as by
-    # `network.load_weights`, are other weights: their average starts anew.
+    # The average follows the weights in training. Set in another way, it starts anew from them.
 
     def _get_checksum(self) -> int:
         checksum = 0
@@ -228,7 +227,8 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         self._checksum = self._get_checksum()
 
     def load_weights(self, *args, **kwargs):
-        super().load_weights(*args, **kwargs)  # of both networks
+        """Load the weights of both networks; see `keras.Model.load_weights`."""
+        super().load_weights(*args, **kwargs)
         self._checksum = self._get_checksum()
 
     def quantize(self, *args, **kwargs):

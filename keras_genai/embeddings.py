@@ -29,6 +29,9 @@ def _nan_outside(vectors, indices, size):
 class Embedding(layers.Embedding):
     """`keras.layers.Embedding` whose vectors are NaN for ids outside the vocabulary."""
 
+    def __init__(self, input_dim, output_dim, embeddings_initializer="uniform", **kwargs):
+        super().__init__(input_dim, output_dim, embeddings_initializer, **kwargs)
+
     def call(self, inputs):
         return self._embed(super().call, inputs)
 

@@ -97,7 +97,7 @@ def _signature(value) -> str:
 
 def _summary(value) -> str:
     """Return the first line of a docstring."""
-    lines = (inspect.getdoc(value) or "").strip().splitlines()
+    lines = inspect.cleandoc(value.__doc__ or "").splitlines()  # not that of Keras, which varies
     return lines[0] if lines else "(no docstring)"
 
 
