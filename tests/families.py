@@ -39,6 +39,15 @@ def labels():
     return np.arange(NUM_EXAMPLES, dtype="int32") % 2
 
 
+def invalid_images(x, y):
+    """Return invalid images or labels by the start of the error."""
+    return {
+        "x: expected pixels": (second_batch(x, 255), y),
+        "labels: expected integers": (x, second_batch(y, 2)),
+        "x: expected shape": (images(4, 5, 1), y),
+    }
+
+
 class Family:
     """A model, its data and its way of training; the defaults are those of the stock `fit`.
 
@@ -317,12 +326,7 @@ class CNN(Family):
         return images(4, 4, 1), labels()
 
     def invalid(self):
-        x, y = self.data()
-        return {
-            "x: expected pixels": (second_batch(x, 255), y),
-            "labels: expected integers": (x, second_batch(y, 2)),
-            "x: expected shape": (images(4, 5, 1), y),
-        }
+        return invalid_images(*self.data())
 
 
 class Forecaster(Family):
@@ -368,12 +372,7 @@ class Pixels(Family):
         return [model.generate(2, [0, 1], **options)]
 
     def invalid(self):
-        x, y = self.data()
-        return {
-            "x: expected pixels": (second_batch(x, 255), y),
-            "labels: expected integers": (x, second_batch(y, 2)),
-            "x: expected shape": (images(4, 5, 1), y),
-        }
+        return invalid_images(*self.data())
 
 
 class Diffusion(Pixels):

@@ -2,11 +2,25 @@
 
 import itertools
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from keras_genai import datasets
 from keras_genai.rnn import build_language_model
+
+# Files.
+
+
+def write_digits(folder, count: int):
+    """Write MNIST digits as PNG files, in a folder for each digit; return the folder."""
+    (x, y), _ = datasets.load_mnist()
+    for i in range(count):
+        (folder / str(y[i])).mkdir(exist_ok=True)
+        keras.utils.save_img(folder / str(y[i]) / f"{i}.png", x[i][..., None], scale=False)
+    return folder
+
 
 # Comparison.
 

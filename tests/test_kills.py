@@ -11,9 +11,9 @@ import time
 import keras
 import numpy as np
 import pytest
+from helpers import write_digits
 
 import keras_genai
-from keras_genai import datasets
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,12 +28,7 @@ RECIPES = ["article4-vae", "article4-gan", "article4-cnn", "conditional-vae", "a
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """120 MNIST digits as PNG files, in a folder for each digit."""
-    folder = tmp_path_factory.mktemp("images")
-    (x, y), _ = datasets.load_mnist()
-    for i in range(120):
-        (folder / str(y[i])).mkdir(exist_ok=True)
-        keras.utils.save_img(folder / str(y[i]) / f"{i}.png", x[i][..., None], scale=False)
-    return folder
+    return write_digits(tmp_path_factory.mktemp("images"), 120)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from helpers import largest_difference, set_random_weights
+from helpers import largest_difference, set_random_weights, write_digits
 from keras.optimizers import schedules
 
 import keras_genai
@@ -38,12 +38,7 @@ from keras_genai.wavenet import build_wavenet
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """200 MNIST digits as PNG files, in a folder for each digit."""
-    folder = tmp_path_factory.mktemp("images")
-    (x, y), _ = datasets.load_mnist()
-    for i in range(200):
-        (folder / str(y[i])).mkdir(exist_ok=True)
-        keras.utils.save_img(folder / str(y[i]) / f"{i}.png", x[i][..., None], scale=False)
-    return folder
+    return write_digits(tmp_path_factory.mktemp("images"), 200)
 
 
 @pytest.fixture(scope="module")
