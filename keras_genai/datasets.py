@@ -13,12 +13,14 @@ import numpy as np
 from keras_genai import image_files
 from keras_genai.audio import load_wav
 from keras_genai.files import find_files, read_text
+from keras_genai.random_state import random_generator
 from keras_genai.series_files import read_series
-from keras_genai.validation import check_choice, check_images, check_size
+from keras_genai.validation import as_array, as_numbers, check_choice, check_images, check_size
 
 BOOKS = ("alice_in_wonderland.txt", "as_you_like_it.txt", "paradise_lost.txt")
 
 SHA256 = {
+    "article4_gan_samples.npz": "4342c030255491382abc65a4508bc07fb97f1ecdcdd517a6ca7c81ad877827e7",
     "alice_in_wonderland.txt": "cc660e04a3bef809b5436e822536cafefa278d55fb3639fb3e93665590d6fc0a",
     "as_you_like_it.txt": "eaa3526fe53859f34ecdf255712f9ecf0b2c903451d4755b2edaa2e2599cb0fc",
     "paradise_lost.txt": "d01a7d3a2e74df00993e8e487db6016ac0c4bbf86b3df5a585cae8925564bbc2",
@@ -111,7 +113,7 @@ def load_mnist() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.nd
         return (file["x_train"], file["y_train"]), (file["x_test"], file["y_test"])
 
 
-def binarize(images, seed: int = 0) -> np.ndarray:
+def binarize(images, seed: int | None = 0) -> np.ndarray:
     """Binarize grayscale images: each pixel is a Bernoulli sample with its brightness as mean.
 
     Salakhutdinov & Murray 2008. Log-likelihoods of MNIST binarized this way are close, but not
@@ -119,17 +121,20 @@ def binarize(images, seed: int = 0) -> np.ndarray:
 
     Args:
         images: Array `(n, ...)`. Pixels in [0, 1].
-        seed: Int. Seed of the samples. Defaults to `0`.
+        seed: Int or `None`. Seed of the samples; without one, `keras.utils.set_random_seed`
+            governs them. Defaults to `0`.
 
     Returns:
         A float32 array of the same shape, with values 0 and 1.
 
     Raises:
-        ValueError: for pixels outside [0, 1].
+        ValueError: for pixels outside [0, 1], for an empty array, and for an invalid seed.
     """
-    images = np.asarray(images)
+    images = as_array("images", images)
+    if images.size == 0:
+        raise ValueError(f"images: expected at least one pixel, got shape {images.shape}.")
     check_images("images", images, images.shape[1:])
-    uniform = np.random.default_rng(seed).random(images.shape, "float32")
+    uniform = random_generator(seed).random(images.shape, "float32")
     return (uniform < images).astype("float32")
 
 
@@ -285,7 +290,7 @@ def series_windows(series, window: int, horizon: int, first: int = 0):
     """Split a series into overlapping windows and the values that follow each window.
 
     Args:
-        series: Array `(n,)`.
+        series: Array of finite numbers `(n,)`.
         window: Int. Number of past values.
         horizon: Int. Number of future values.
         first: Int. Index of the first future value of the first row, if above `window`. Defaults
@@ -296,10 +301,10 @@ def series_windows(series, window: int, horizon: int, first: int = 0):
         one value.
 
     Raises:
-        ValueError: for another shape, a window or horizon below 1, or a series of fewer than
-            `window + horizon` values.
+        ValueError: for another shape, NaN or infinity, a window or horizon below 1, a series of
+            fewer than `window + horizon` values, or of fewer than `first + horizon`.
     """
-    series = np.asarray(series)
+    series = as_numbers("series", series)
     if series.ndim != 1:
         raise ValueError(f"series: expected shape (n,), got {series.shape}.")
     window, horizon = check_size("window", window), check_size("horizon", horizon)
@@ -308,6 +313,11 @@ def series_windows(series, window: int, horizon: int, first: int = 0):
         raise ValueError(
             f"series: expected at least {window + horizon} values for a window of {window} and a "
             f"horizon of {horizon}, got {len(series)}."
+        )
+    if first > len(series) - horizon:
+        raise ValueError(
+            f"first: expected at most {len(series) - horizon}, as {horizon} of {len(series)} "
+            f"values are forecast, got {first}."
         )
     rows = np.lib.stride_tricks.sliding_window_view(series, window + horizon)
     rows = rows[max(0, first - window) :]
@@ -371,5 +381,10 @@ def load_sound_folder(folder):
 
 
 def trim_silence(waveform: np.ndarray) -> np.ndarray:
-    """Return a waveform `(n,)` without the samples after the last one louder than `SILENCE`."""
+    """Return a waveform `(n,)` without the samples after the last one louder than `SILENCE`.
+
+    Raises:
+        ValueError: for another shape, and for values that are no finite numbers.
+    """
+    waveform = as_numbers("waveform", waveform, (None,))
     return waveform[: 1 + np.flatnonzero(np.abs(waveform) > SILENCE).max(initial=-1)]

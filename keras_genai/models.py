@@ -5,6 +5,8 @@ What Keras users pass to a model is decided here for all families: which data is
 sample weights, regularizers and metrics (`CustomLossMixin`).
 """
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -18,7 +20,14 @@ from keras_genai.layer_state import (
     set_layer_state,
     uses_float16,
 )
-from keras_genai.validation import check_images, check_labels, check_sample_weight
+from keras_genai.validation import (
+    check_fraction,
+    check_identifier,
+    check_images,
+    check_labels,
+    check_number,
+    check_sample_weight,
+)
 from keras_genai.version import __version__, check_backend
 
 check_backend(keras.config.backend())  # of keras.json
@@ -144,9 +153,9 @@ class CustomLossMixin:
             ) from error
 
 
-def with_loss_scaling(optimizer, model):
+def with_loss_scaling(optimizer, model, name="optimizer"):
     """Return an optimizer or that of a name, with loss scaling if a layer uses float16."""
-    optimizer = keras.optimizers.get(optimizer)
+    optimizer = check_identifier(name, optimizer, keras.optimizers.get, "an optimizer")
     scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     if uses_float16(model) and not scaled:
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -157,7 +166,7 @@ class AdjustableNumberMixin:
     """Mixin with a number that may be set at any time, also by a callback in training.
 
     It is a variable, which a compiled training step reads anew. It is saved with the weights, but
-    is none of them. A subclass gives it a name: `NAME = adjustable_number`.
+    is none of them. A subclass gives it a name: `NAME = adjustable_number("NAME")`.
     """
 
     def create_number(self, value) -> None:
@@ -171,9 +180,29 @@ class AdjustableNumberMixin:
             self.number.assign(store["number"][()])
 
 
-adjustable_number = property(
-    lambda self: float(self.number.numpy()), lambda self, value: self.number.assign(value)
-)
+def adjustable_number(name: str, minimum=-math.inf) -> property:
+    """Return the property of an `AdjustableNumberMixin`, which refuses a number by its name."""
+
+    def assign(self, value):
+        value = value.numpy() if tf.is_tensor(value) else value
+        self.number.assign(check_number(name, value, minimum))
+
+    return property(lambda self: float(self.number.numpy()), assign)
+
+
+class SettableFraction:
+    """Attribute in [0, 1) of a model, settable at any time: a compiled step is traced anew."""
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, model, owner=None):
+        return self if model is None else model.__dict__.get(self.name)
+
+    def __set__(self, model, value):
+        model.__dict__[self.name] = check_fraction(self.name, value)
+        if getattr(model, "train_function", None) is not None:
+            model.make_train_function(force=True)
 
 
 class ValidationMixin:

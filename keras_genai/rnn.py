@@ -34,12 +34,15 @@ from keras import layers, ops
 
 from keras_genai.embeddings import Embedding
 from keras_genai.language_model import CausalLM
+from keras_genai.models import ValidatedModel
 from keras_genai.random_state import Dropout
 from keras_genai.text import check_tokenizer, encode_texts
 from keras_genai.validation import (
     as_array,
+    as_numbers,
     check_choice,
     check_fraction,
+    check_outputs,
     check_range,
     check_size,
     check_sizes,
@@ -48,6 +51,7 @@ from keras_genai.validation import (
 )
 
 CELLS = {"simple_rnn": layers.SimpleRNN, "lstm": layers.LSTM, "gru": layers.GRU}
+MAX_VALUE = 2.0**125  # of a series: an eighth of float32's, so that differences are within float32
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
@@ -239,12 +243,90 @@ def gradient_norms(model, tokens, target) -> np.ndarray:
     return np.linalg.norm(gradient, axis=-1).mean(axis=0)
 
 
-def build_forecaster(window, horizon=1, cell="lstm", units=64) -> keras.Model:
-    """Build a recurrent forecaster of the next values of a series.
+def _window_scale(past):
+    """Return the standard deviations `(batch, 1)` of windows `(batch, n)`; 0 if constant.
+
+    The windows are divided by their largest deviation first, since the square of a small or a large
+    number is not within float32.
+    """
+    deviations = past - past[:, -1:]
+    largest = ops.max(ops.abs(deviations), axis=1, keepdims=True)
+    return largest * ops.std(deviations / ops.where(largest > 0, largest, 1), axis=1, keepdims=True)
+
+
+@keras.saving.register_keras_serializable(package="keras_genai")
+class Forecaster(ValidatedModel):
+    """The functional model of `build_forecaster`, whose loss has no unit.
+
+    `fit(past, future)` takes numbers `(batch, window)` and `(batch, horizon)`, or `(batch,)` for a
+    horizon of 1. It raises a ValueError for other shapes, for NaN and infinity, and for numbers
+    beyond 2^125, whose differences might exceed float32. So does `predict`, and for a forecast of
+    NaN or infinity, as of a training that diverged.
+
+    The loss compares targets and forecasts in units of the standard deviation of their window: with
+    `loss="mae"`, 0.5 is half a standard deviation. Training is the same in any unit of the series,
+    such as grams and tons, for any loss. The scale of a window does not depend on its targets, so
+    that it changes the weight of a window, not its best forecast. Constant windows, whose forecast
+    is their last value, have no loss. The metrics of `compile` are in the unit of the series.
+    """
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        (past,) = keras.tree.flatten(x)
+        scale = _window_scale(ops.cast(past, y_pred.dtype))
+        y = ops.reshape(ops.cast(y, y_pred.dtype), ops.shape(y_pred))
+        y = ops.where(scale > 0, y, y_pred)
+        scale = ops.where(scale > 0, scale, 1)
+        return super().compute_loss(x, y / scale, y_pred / scale, sample_weight, training)
+
+    def check_inputs(self, x):
+        """Raise ValueError unless x is an array of windows that the model can take."""
+        _check_values("x", x, self.input_shape[1:])
+
+    def check_data(self, x, y):
+        """Raise ValueError unless x and y are windows and the values that follow each."""
+        self.check_inputs(x)
+        horizon = self.output_shape[1:]
+        _check_values("y", y, () if horizon == (1,) and np.ndim(y) == 1 else horizon)
+        if len(x) != len(y):
+            raise ValueError(f"y: expected {len(x)} rows, as many as x, got {len(y)}.")
+
+    def predict(self, x, *args, **kwargs):
+        """Return the forecasts; see `keras.Model.predict`.
+
+        Raises:
+            ValueError: for invalid data, and for a forecast of NaN or infinity.
+        """
+        forecasts = super().predict(x, *args, **kwargs)
+        check_outputs(self, forecasts)
+        return forecasts
+
+    def predict_on_batch(self, x):
+        forecasts = super().predict_on_batch(x)
+        check_outputs(self, forecasts)
+        return forecasts
+
+
+def _check_values(name, values, shape):
+    """Raise ValueError unless `values` is one array (n, *shape) of numbers up to `MAX_VALUE`."""
+    if values is None or isinstance(values, (list, tuple, dict)):
+        raise ValueError(f"{name}: expected one array, got {type(values).__name__}.")
+    values = as_array(name, values)
+    values = values.astype("uint8") if values.dtype == bool else values
+    values = as_numbers(name, values, (None, *shape))
+    if len(values) == 0:
+        raise ValueError(f"{name}: expected at least one row, got an empty array.")
+    largest = max(abs(float(values.min(initial=0))), abs(float(values.max(initial=0))))
+    if largest > MAX_VALUE:
+        raise ValueError(f"{name}: expected numbers of at most {MAX_VALUE:.3g}, got {largest:.3g}.")
+
+
+def build_forecaster(window, horizon=1, cell="lstm", units=64) -> Forecaster:
+    """Build a recurrent forecaster of the next values of a series, in any unit.
 
     The window is normalized: its last value is subtracted, and it is divided by its standard
     deviation. The forecast is transformed back, so that the series may have a trend (reversible
-    instance normalization, Kim et al. 2022, with the last value in place of the mean).
+    instance normalization, Kim et al. 2022, with the last value in place of the mean). The loss is
+    in units of the same standard deviation; see `Forecaster`.
 
     Args:
         window: Int, at least 2. Number of past values.
@@ -253,7 +335,8 @@ def build_forecaster(window, horizon=1, cell="lstm", units=64) -> keras.Model:
         units: Int. Size of the hidden state. Defaults to `64`.
 
     Returns:
-        A `keras.Model` from past values `(batch, window)` to future values `(batch, horizon)`.
+        A `Forecaster`, a functional `keras.Model` from past values `(batch, window)` to future
+        values `(batch, horizon)`.
 
     Raises:
         ValueError: for a window below 2, another size below 1, or an unknown cell.
@@ -270,9 +353,9 @@ def build_forecaster(window, horizon=1, cell="lstm", units=64) -> keras.Model:
     check_choice("cell", cell, CELLS)
     past = keras.Input((window,), name="past")
     last = past[:, -1:]  # (batch, 1)
-    scale = ops.std(past, axis=1, keepdims=True) + keras.config.epsilon()
-    x = (past - last) / scale
+    scale = _window_scale(past)
+    x = (past - last) / ops.where(scale > 0, scale, 1)
     state = CELLS[cell](units, name=cell)(x[..., None])  # (batch, units)
     head = layers.Dense(horizon, dtype=keras.config.floatx(), name="future")
     future = last + scale * head(state)
-    return keras.Model(past, future, name="forecaster")
+    return Forecaster(past, future, name="forecaster")

@@ -154,8 +154,10 @@ def _to_values(rows, delimiter: str, decimal: str | None) -> np.ndarray:
     for other in rest:
         for (number, field), value, other_value in zip(fields, first, other, strict=True):
             if value != other_value:
+                plain = re.sub(r"[^0-9+-]", "", field)
                 raise ValueError(
-                    f"line {number}: {field[:40]!r} is {value:g} or {other_value:g}; pass decimal"
+                    f"line {number}: {field[:40]!r} is {value:g} or {other_value:g}; pass decimal, "
+                    f"or write {plain[:40]} or {field[:40]}0"
                 )
     for (number, field), value in zip(fields, first, strict=True):
         if abs(value) > MAX_VALUE or (value != 0 and np.float32(value) == 0):

@@ -9,26 +9,28 @@ import math
 
 import numpy as np
 
+MAX_SIZE = 2**31 - 1
 
-def check_size(name: str, value, minimum: int = 1) -> int:
+
+def check_size(name: str, value, minimum: int = 1, maximum: int = MAX_SIZE) -> int:
     """Return a size as an int. NumPy integers, which Keras rejects as sizes, are converted.
 
     Args:
         name: String. Name of the argument for the error message.
         value: Int or NumPy integer.
         minimum: Int. Smallest valid value. Defaults to `1`.
+        maximum: Int. Largest valid value. Defaults to that of int32.
 
     Returns:
         The value as an int.
 
     Raises:
-        ValueError: if `value` is not a whole number of at least `minimum`.
+        ValueError: if `value` is not a whole number, or outside the limits.
     """
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < minimum:
-        raise ValueError(
-            f"{name}: expected a whole number of at least {minimum}, got {value!r:.200}."
-        )
+    if not whole or not minimum <= value <= maximum:
+        limit = f"at most {maximum}" if whole and value > maximum else f"at least {minimum}"
+        raise ValueError(f"{name}: expected a whole number of {limit}, got {value!r:.200}.")
     return int(value)
 
 
@@ -116,7 +118,10 @@ def check_number(name: str, value, minimum=-math.inf, maximum=math.inf, *, above
     Raises:
         ValueError: for another type, NaN, infinity, and a number outside the limits.
     """
-    valid = is_number(value) and math.isfinite(value)
+    try:
+        valid = is_number(value) and math.isfinite(value)
+    except OverflowError:  # an int above all floats
+        valid = False
     if not valid or not minimum <= value <= maximum or not value > above:
         limits = [f" of at least {minimum}"] * (minimum > -math.inf)
         limits += [f" above {above}"] * (above > -math.inf)
@@ -153,6 +158,47 @@ def check_type(name: str, value, expected: type, example: str = "") -> None:
         raise ValueError(
             f"{name}: expected {article} {expected.__name__}{example}, got {value!r:.200}."
         )
+
+
+def check_identifier(name: str, value, get, kind: str):
+    """Return the object of Keras that an identifier stands for: the object itself, or its name.
+
+    Args:
+        name: String. Name of the argument for the error message.
+        value: Identifier to check.
+        get: Function of Keras that interprets it, such as `keras.activations.get`.
+        kind: String. What it returns, with its article, for the error message.
+
+    Raises:
+        ValueError: for a value that Keras refuses, with any error, and for a class.
+    """
+    try:
+        found = get(value)
+    except Exception as error:  # of many types: Keras does not check all identifiers itself
+        raise ValueError(
+            f"{name}: expected {kind} of Keras or its name, got {value!r:.200}."
+        ) from error
+    if isinstance(found, type):  # callable, like a function, but it computes nothing
+        raise ValueError(f"{name}: expected {kind}, got the class {found.__name__}.")
+    return found
+
+
+def check_dict(name: str, value, *keys: str) -> None:
+    """Raise ValueError unless a value is a dict that has certain keys."""
+    if not isinstance(value, dict) or not set(keys) <= set(value):
+        expected = f" of {', '.join(keys)}" if keys else ""
+        raise ValueError(f"{name}: expected a dict{expected}, got {value!r:.200}.")
+
+
+def check_strings(name: str, values, length: int) -> list[str]:
+    """Return a list of `length` labels as strings."""
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if not isinstance(values, (list, tuple)):
+        raise ValueError(f"{name}: expected a list of strings, got {values!r:.200}.")
+    if len(values) != length:
+        raise ValueError(f"{name}: expected {length}, got {len(values)}.")
+    return [str(value) for value in values]
 
 
 def check_methods(name: str, value, kind: str, *methods: str) -> None:

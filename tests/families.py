@@ -333,7 +333,6 @@ class Forecaster(Family):
     """The forecaster of a series."""
 
     name, metric, loss = "build_forecaster", keras.metrics.MeanAbsoluteError, "mse"
-    saves_precision = False
 
     def layer_to_freeze(self, model):
         return model.get_layer("simple_rnn")
@@ -348,6 +347,15 @@ class Forecaster(Family):
 
     def scores(self, model):
         return np.abs(self.outputs(model)[0] - self.data()[1])
+
+    def invalid(self):
+        past, future = self.data()
+        return {
+            "x: expected finite": (second_batch(past, np.nan), future),
+            "y: expected finite": (past, second_batch(future, np.inf)),
+            "x: expected shape": (images(7), future),
+            "y: expected shape": (past, images(3)),
+        }
 
 
 class Pixels(Family):

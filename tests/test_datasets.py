@@ -72,6 +72,31 @@ def test_fraction_of_white_pixels_equals_the_brightness():
         datasets.binarize(np.array([[0, 255]], "uint8"))
 
 
+@pytest.mark.parametrize(
+    "images, seed, message",
+    [
+        ([[0, 1], [0]], 0, "images: expected an array, got"),
+        (["a"], 0, "images: expected numbers, got an array of"),
+        (0.5, 0, r"images: expected shape \(n\), got \(\)"),
+        ([[]], 0, r"images: expected at least one pixel, got shape \(1, 0\)"),
+        ([[0.5]], -1, "seed: expected None or a whole number of at least 0"),
+        ([[0.5]], 1.5, "seed: expected None or a whole number"),
+    ],
+)
+def test_odd_images_and_seeds_are_refused_by_name(images, seed, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.binarize(images, seed)
+
+
+def test_binarization_without_a_seed_follows_the_global_one():
+    images, results = np.full((1, 100), 0.5), []
+    for _ in range(2):
+        keras.utils.set_random_seed(3)
+        results += [datasets.binarize(images, seed=None) for _ in range(2)]
+    assert np.array_equal(results[0], results[2]) and np.array_equal(results[1], results[3])
+    assert not np.array_equal(results[0], results[1])
+
+
 @pytest.fixture
 def image_folder(tmp_path):
     """Ten gray 28 x 28 images in each of two class folders; the pixels of image i are i."""
@@ -334,6 +359,28 @@ def test_series_windows_overlap_and_are_followed_by_their_future():
     for sizes, name in (((0, 2), "window"), ((4, 0), "horizon"), ((4, 2, -1), "first")):
         with pytest.raises(ValueError, match=f"{name}: expected a whole number"):
             datasets.series_windows(np.arange(10), *sizes)
+
+
+@pytest.mark.parametrize(
+    "series, message",
+    [
+        ([1.0, np.nan, 2.0], "series: expected finite numbers, got NaN or infinity"),
+        (["1", "2", "3"], "series: expected numbers, got an array of <U1"),
+        ([1j, 2, 3], "series: expected numbers, got an array of complex"),
+        ([[1, 2], [3]], "series: expected an array, got"),
+        (None, "series: expected numbers, got an array of object"),
+    ],
+)
+def test_series_of_other_values_than_finite_numbers_is_refused(series, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.series_windows(series, 1, 1)
+
+
+def test_windows_that_start_behind_the_series_are_refused():
+    past, future = datasets.series_windows(np.arange(10), 4, 2, first=8)
+    assert past.tolist() == [[4, 5, 6, 7]] and future.tolist() == [[8, 9]]
+    with pytest.raises(ValueError, match="first: expected at most 8, as 2 of 10 values are .* 9"):
+        datasets.series_windows(np.arange(10), 4, 2, first=9)
 
 
 def test_series_far_from_one_keep_their_values(tmp_path):

@@ -9,6 +9,8 @@ from keras_genai.autoregressive import GREEDY
 from keras_genai.random_state import Dropout
 from keras_genai.rnn import (
     CELLS,
+    MAX_VALUE,
+    Forecaster,
     build_forecaster,
     build_language_model,
     gradient_norms,
@@ -157,8 +159,152 @@ def test_forecast_is_equivariant_to_offset_and_scale_of_the_window(cell):
     np.testing.assert_allclose(
         model.predict(50 * past + 1000, verbose=0), 50 * future + 1000, rtol=1e-4
     )
-    constant = model.predict(np.full((1, 12), 7.0), verbose=0)
-    np.testing.assert_allclose(constant, 7.0, atol=1e-4)
+    constant = np.array([[7.0], [0.0], [1e-20], [-1e20]]) * np.ones(12)
+    forecast = model.predict(constant, verbose=0)
+    np.testing.assert_array_equal(forecast, constant[:, :3].astype("float32"))
+
+
+def forecaster_data():
+    """Windows `(64, 12)` of a noisy sine with a trend, and the 3 values that follow each."""
+    time = np.arange(78)
+    series = np.sin(time / 3) + 0.02 * time + np.random.default_rng(0).normal(0, 0.1, 78)
+    rows = np.lib.stride_tricks.sliding_window_view(series, 15)
+    return rows[:, :12], rows[:, 12:]
+
+
+def trained_forecaster(past, future, loss="mae"):
+    """A forecaster after some epochs, with its history; the seed is fixed."""
+    keras.utils.set_random_seed(0)
+    model = build_forecaster(12, 3, "simple_rnn", units=6)
+    optimizer = keras.optimizers.Adam(0.02, global_clipnorm=1.0)
+    model.compile(optimizer, loss, metrics=["mae"], run_eagerly=True)  # without compilation
+    return model, model.fit(past, future, epochs=3, verbose=0).history
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["mae", "mse", "huber", "mape"])
+def test_training_is_the_same_in_any_unit(loss):
+    past, future = forecaster_data()
+    model, history = trained_forecaster(past, future, loss)
+    expected = model.predict(past, verbose=0)
+    for unit in (1e-20, 1e-9, 1e9, 1e20, 2.0**110):
+        model, scaled = trained_forecaster(unit * past, unit * future, loss)
+        forecasts = model.predict(unit * past, verbose=0).astype("float64") / unit
+        # A unit that is no power of 2 rounds the values anew.
+        np.testing.assert_allclose(forecasts, expected, atol=1e-3, err_msg=f"{unit}")
+        np.testing.assert_allclose(scaled["loss"], history["loss"], rtol=1e-4)
+        np.testing.assert_allclose(np.divide(scaled["mae"], unit), history["mae"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("unit", [1e-20, 1.0, 1e20])
+def test_loss_is_in_standard_deviations_of_the_window_and_metrics_are_in_its_unit(unit):
+    past, future = (unit * part for part in forecaster_data())
+    past[5:] = past[5, 0]  # constant windows, which have no loss
+    weights = np.linspace(0, 2, len(past))
+    model = build_forecaster(12, 3, "simple_rnn", units=4)
+    for loss, power in (("mae", 1), ("mse", 2)):
+        model.compile("adam", loss, metrics=["mae"], run_eagerly=True)
+        result = model.evaluate(past, future, 16, 0, weights, return_dict=True)
+        errors = np.abs(model.predict(past, verbose=0) - future)
+        losses = ((errors[:5] / past[:5].std(axis=1, keepdims=True)) ** power).mean(axis=1)
+        expected = (weights[:5] * losses).sum() / len(past)
+        np.testing.assert_allclose(result["loss"], expected, rtol=1e-4)
+        np.testing.assert_allclose(result["mae"] / unit, errors.mean() / unit, rtol=1e-4)
+
+
+def test_constant_windows_do_not_change_training():
+    past, future = forecaster_data()
+    constant = np.full_like(past[:32], 5.0)
+    sgd = keras.optimizers.SGD
+    weights = []
+    for rate, x, y in (
+        (0.1, past[:32], future[:32]),
+        (0.2, np.concatenate([past[:32], constant]), np.concatenate([future[:32], future[32:]])),
+    ):
+        keras.utils.set_random_seed(1)
+        model = build_forecaster(12, 3, "simple_rnn", units=6)
+        # The mean over twice as many windows halves the gradient.
+        model.compile(sgd(rate), "mse", run_eagerly=True)
+        model.fit(x, y, batch_size=64, epochs=2, verbose=0)
+        weights.append(model.get_weights())
+    for first, second in zip(*weights, strict=True):
+        assert np.all(np.isfinite(first))
+        np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def test_targets_of_a_horizon_of_one_may_have_no_axis_for_it():
+    past, future = forecaster_data()
+    model = build_forecaster(12, cell="simple_rnn", units=4)
+    model.compile("adam", "mae", run_eagerly=True)
+    losses = [model.evaluate(past, y, verbose=0) for y in (future[:, 0], future[:, :1])]
+    assert losses[0] == losses[1]
+    assert losses[0] == pytest.approx(
+        np.mean(np.abs(model.predict(past, verbose=0) - future[:, :1])[:, 0] / past.std(axis=1)),
+        rel=1e-4,
+    )
+
+
+PAST, FUTURE = forecaster_data()
+
+
+@pytest.mark.parametrize(
+    "past, future, message",
+    [
+        (PAST[:, :11], FUTURE, r"x: expected shape \(n, 12\), got \(64, 11\)"),
+        (PAST[..., None], FUTURE, r"x: expected shape \(n, 12\), got \(64, 12, 1\)"),
+        (PAST[:0], FUTURE[:0], "x: expected at least one row, got an empty array"),
+        (np.where(PAST > 1, np.nan, PAST), FUTURE, "x: expected finite numbers, got NaN"),
+        (PAST.astype(str), FUTURE, "x: expected numbers, got an array of <U"),
+        (PAST * 1e38, FUTURE, r"x: expected numbers of at most 4.25e\+37, got "),
+        (list(PAST), FUTURE, "x: expected one array, got list"),
+        (PAST, None, "y: expected one array, got NoneType"),
+        (PAST, FUTURE[:, 0], r"y: expected shape \(n, 3\), got \(64,\)"),
+        (PAST, FUTURE[:9], "y: expected 64 rows, as many as x, got 9"),
+        (PAST, FUTURE - np.inf, "y: expected finite numbers, got NaN or infinity"),
+        (PAST, FUTURE * 1e38, r"y: expected numbers of at most 4.25e\+37, got "),
+    ],
+)
+def test_invalid_series_are_refused_by_name(past, future, message):
+    model = build_forecaster(12, 3, units=4)
+    model.compile("adam", "mae")
+    before = model.get_weights()
+    calls = [model.fit, model.evaluate, model.train_on_batch, model.test_on_batch]
+    if message.startswith("x"):
+        calls += [lambda x, _: model.predict(x), lambda x, _: model.predict_on_batch(x)]
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call(past, future)
+    assert all(map(np.array_equal, before, model.get_weights()))
+
+
+def test_largest_valid_series_has_finite_forecasts():
+    model = build_forecaster(12, 3, units=4)
+    past = MAX_VALUE * np.where(np.arange(12) % 2, 1, -1)[None]
+    assert np.all(np.isfinite(model.predict(past, verbose=0)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_forecasts_of_nan_weights_are_refused_by_name(value):
+    model = build_forecaster(12, 3, units=4)
+    model.get_layer("future").set_weights([np.full((4, 3), value), np.zeros(3)])
+    for predict in (lambda: model.predict(PAST, verbose=0), lambda: model.predict_on_batch(PAST)):
+        with pytest.raises(ValueError, match="forecaster: expected finite weights, got NaN"):
+            predict()
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_saved_forecaster_keeps_its_class_precision_and_loss(policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    model, history = trained_forecaster(1e-20 * PAST, 1e-20 * FUTURE, "mse")
+    keras.config.set_dtype_policy("float32")
+    assert np.all(np.isfinite(history["loss"]))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert type(loaded) is Forecaster and loaded.dtype_policy.name == policy
+    for part in (PAST, 1e20 * PAST):
+        np.testing.assert_array_equal(loaded(part), model(part))
+    data = PAST, FUTURE
+    assert loaded.evaluate(*data, verbose=0) == model.evaluate(*data, verbose=0)
 
 
 @pytest.mark.slow
