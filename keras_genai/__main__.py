@@ -3,7 +3,6 @@
 `list` and `--help` do not load TensorFlow: the modules that need it are imported by the commands.
 """
 
-import argparse
 import contextlib
 import io
 import os
@@ -13,16 +12,17 @@ import sys
 import warnings
 
 from keras_genai import catalog
+from keras_genai.arguments import UsageError, build_parser, check_encoding
 from keras_genai.runs import Output, check_keras_settings
 
 SAMPLING_OPTIONS = ("temperature", "top_k", "top_p")
+TEXT_OPTIONS = (*SAMPLING_OPTIONS, "sliding_window")
 DEFAULT_NUM_IMAGES = 64
 DEFAULT_NEW_TOKENS = 400
 TEXT_TEMPERATURE = 0.8
 BEAM_WIDTH = 4
 INPUT_ERRORS = (ValueError, OSError, ImportError)
 MAX_MESSAGE = 1000  # characters
-MAX_COUNT = 10_000  # samples in one file
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,8 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments, output: Output) -> int:
     """Run a command, and turn every error into one line and an exit code."""
     try:
-        options = _parser().parse_args(arguments)
-        _check_encoding(options)
+        options = build_parser(list_recipes, train, generate).parse_args(arguments)
+        check_encoding(options)
         options.line = shlex.join(["python", "-m", "keras_genai", *arguments])
         code = options.command(options)
         output.flush()
@@ -69,10 +69,6 @@ def _run(arguments, output: Output) -> int:
         return 2 if isinstance(error, INPUT_ERRORS) else 1
 
 
-class UsageError(ValueError):
-    """Invalid input of a command, reported in one line."""
-
-
 class TrainingError(RuntimeError):
     """Training that failed after it had begun."""
 
@@ -86,113 +82,6 @@ def _describe(error: BaseException) -> str:
         message = f"{message[:MAX_MESSAGE]} …"
     known = (*INPUT_ERRORS, TrainingError, FloatingPointError)
     return message if message and isinstance(error, known) else f"{type(error).__name__}: {message}"
-
-
-# The parser.
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that reports an invalid command line in the same way as other invalid input."""
-
-    def error(self, message):
-        raise UsageError(message)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m keras_genai",
-        description="Train the generative models of the articles, and generate from them.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="list | train | generate")
-
-    command = commands.add_parser("list", help="list all recipes with their expected metrics")
-    command.set_defaults(command=list_recipes)
-
-    command = commands.add_parser("train", help="train a recipe")
-    command.set_defaults(command=train)
-    add = command.add_argument
-    add("name", help="name of a recipe: see list")
-    add("--epochs", type=_positive_int, metavar="N", help="number of epochs [the recipe's]")
-    add("--batch-size", type=_positive_int, metavar="N", help="batch size [the recipe's]")
-    add("--seed", type=_non_negative_int, metavar="N", help="seed of weights, order and noise [0]")
-    add("--output", type=pathlib.Path, metavar="DIR", help="run folder [runs/NAME]")
-    add(
-        "--data",
-        metavar="FOLDER-OR-FILE",
-        help="your own images or WAV files (one folder per class), text, or CSV file with a header",
-    )
-    add("--resume", action="store_true", help="continue after the last whole epoch")
-
-    command = commands.add_parser(
-        "generate",
-        help="write images to a PNG file or sounds to a WAV file, continue or translate text",
-    )
-    command.set_defaults(command=generate)
-    add = command.add_argument
-    add("source", metavar="NAME-OR-FILE.keras", help="pretrained model, or a saved one")
-    add(
-        "--count",
-        type=lambda text: _positive_int(text, maximum=MAX_COUNT),
-        metavar="N",
-        help="number of images [64], sounds [1 per class] or texts [1]",
-    )
-    add("--seed", type=_non_negative_int, default=0, metavar="N", help="seed of the noise [0]")
-    add(
-        "--output",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="output file [NAME.png or NAME.wav; text is printed]",
-    )
-    add(
-        "--guidance-scale",
-        type=float,
-        metavar="S",
-        help="diffusion: scale of classifier-free guidance, 1 for none [1]",
-    )
-    add("--steps", type=_positive_int, metavar="N", help="diffusion: sampling steps [50]")
-    add(
-        "--label",
-        type=_non_negative_int,
-        metavar="K",
-        help="class of all samples [all classes in turn]",
-    )
-    add("--prompt", metavar="TEXT", help="text: the prompt [a new line]")
-    add(
-        "--length",
-        type=_positive_int,
-        metavar="N",
-        help="text: number of new tokens [400]; sound: length in samples [one second]",
-    )
-    add("--temperature", type=float, metavar="T", help="text [0.8] and sound [0.9]: temperature")
-    add("--top-k", type=_positive_int, metavar="K", help="text and sound: top-k sampling [off]")
-    add("--top-p", type=float, metavar="P", help="text and sound: nucleus sampling [off]")
-    add(
-        "--weights",
-        metavar="NAME-OR-FOLDER",
-        help="article4-gpt2: published weights instead of the pretrained ones, such as gpt2",
-    )
-    return parser
-
-
-def _positive_int(text: str, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
-    if not text.isdecimal() or len(text) > 10 or not minimum <= int(text) <= maximum:
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number from {minimum} to {maximum}, got {text!r:.50}"
-        )
-    return int(text)
-
-
-def _non_negative_int(text: str) -> int:
-    return _positive_int(text, 0)
-
-
-def _check_encoding(options) -> None:
-    """Raise UsageError for an argument with bytes that are not UTF-8, which Python escapes."""
-    for name, value in vars(options).items():
-        try:
-            str(value).encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UsageError(f"{name}: expected a text in UTF-8, got {str(value)!r}") from error
 
 
 # Commands.
@@ -284,12 +173,17 @@ def _load(options):
     """Return the model that the options name."""
     from keras_genai import load_model, pretrained
     from keras_genai.gpt2_checkpoint import load_gpt2
-    from keras_genai.text import GPT2Tokenizer
+    from keras_genai.text import GPT2Tokenizer, check_tokenizer
 
     if options.weights is not None:
         if options.source != "article4-gpt2":
             raise UsageError("--weights: only for article4-gpt2")
-        return load_gpt2(options.weights, GPT2Tokenizer.gpt2())
+        model = load_gpt2(options.weights)
+        if model.tokenizer is None:  # the checkpoint has none
+            tokenizer = GPT2Tokenizer.gpt2()
+            check_tokenizer("--weights", tokenizer, model.vocab_size, padded=True)
+            model.tokenizer = tokenizer
+        return model
     if options.source.endswith(".keras"):
         return load_model(options.source)
     return pretrained.load(catalog.find(options.source).name)
@@ -297,7 +191,7 @@ def _load(options):
 
 def _translate(model, options) -> int:
     """Translate the lines of a text by beam search."""
-    _reject(options, ("count", "label", "length", *SAMPLING_OPTIONS), "not for translation")
+    _reject(options, ("count", "label", "length", *TEXT_OPTIONS), "not for translation")
     if options.prompt is None:
         raise UsageError("--prompt: expected a text to translate")
     lines = [line for line in options.prompt.splitlines() if line.strip()]
@@ -311,7 +205,7 @@ def _generate_images(model, options) -> int:
     from keras_genai.callbacks import save_figure
     from keras_genai.plotting import plot_images
 
-    _reject(options, ("prompt",), "only for a text model")
+    _reject(options, ("prompt", "sliding_window"), "only for a text model")
     _reject(options, ("length", *SAMPLING_OPTIONS), "only for a text or sound model")
     output, num_samples = _output_path(options, ".png"), options.count or DEFAULT_NUM_IMAGES
     sampling = {"guidance_scale": options.guidance_scale, "num_steps": options.steps}
@@ -329,7 +223,7 @@ def _generate_sounds(model, options) -> int:
     from keras_genai.audio import save_wav
     from keras_genai.tasks import SOUND_TEMPERATURE
 
-    _reject(options, ("prompt",), "only for a text model")
+    _reject(options, ("prompt", "sliding_window"), "only for a text model")
     output, num_samples = _output_path(options, ".wav"), options.count or model.num_classes or 1
     sounds = model.generate(
         num_samples,
@@ -350,18 +244,24 @@ def _generate_text(model, options) -> int:
         raise UsageError(f"{options.source}: expected a model with a tokenizer, to generate text")
     prompt = _default_prompt(model.tokenizer) if options.prompt is None else options.prompt
     length = options.length or DEFAULT_NEW_TOKENS
-    if model.context_length is not None:
+    if model.context_length is not None and not options.sliding_window:
         room = model.context_length - _count_tokens(model.tokenizer, prompt)
         if room < 1:
             raise UsageError(
                 f"--prompt: expected at most {model.context_length - 1} tokens, so that at least "
-                f"one is generated, got {model.context_length - room}"
+                f"one is generated, got {model.context_length - room}; or --sliding-window"
             )
         if options.length is None:
             length = min(length, room)
     sampler = _sampler(options, TEXT_TEMPERATURE)
     streams = [
-        model.stream(prompt, length, sampler=sampler, seed=options.seed + i)
+        model.stream(
+            prompt,
+            length,
+            sampler=sampler,
+            seed=options.seed + i,
+            sliding_window=options.sliding_window is not None,
+        )
         for i in range(options.count or 1)
     ]
     first_piece = next(streams[0])  # invalid input is reported before a file is opened

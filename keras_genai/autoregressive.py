@@ -10,6 +10,9 @@ two, so that most other prompt lengths, numbers of new tokens and all seeds reus
 another batch size or `top_k` compiles it again. All random numbers are generated before the loop,
 one per token.
 
+A text longer than the context length is generated in windows, on request: a full window ends, and
+the next one begins with the last half of its tokens (`sliding_window`).
+
 Corrected from the article: section 5, second paragraph, maximizes "the posterior probability of
 observed data and latent variables" (观测数据与潜在变量的后验概率). Autoregressive models have no
 latent variable; they maximize the log-likelihood itself, which `log_prob` returns.
@@ -25,16 +28,45 @@ import tensorflow as tf
 from keras import ops
 
 from keras_genai.random_state import random_generator
+from keras_genai.sampling import (
+    GREEDY,
+    Sampler,
+    check_sampler,
+    filter_top_k,
+    filter_top_p,
+    num_tokens,
+    sample,
+)
 from keras_genai.validation import (
     as_array,
     check_autoregressive_model,
+    check_bools,
     check_context_length,
     check_outputs,
     check_size,
     check_tokens,
-    check_type,
-    is_number,
 )
+
+__all__ = [
+    "GREEDY",
+    "AutoregressiveModel",
+    "CompiledFunctions",
+    "Sampler",
+    "check_sampler",
+    "check_stop_token",
+    "compiled_functions",
+    "filter_top_k",
+    "filter_top_p",
+    "generate",
+    "log_prob",
+    "prompt_block",
+    "repeat_rows",
+    "round_up",
+    "sample",
+    "stream",
+    "token_buffer",
+    "truncate_at_stop_token",
+]
 
 MAX_SCORING_BLOCK = 512  # tokens per call of `log_prob`, which bounds the memory of the logits
 NAN_TOKEN = -2  # in the place of a token without a distribution
@@ -46,6 +78,8 @@ class AutoregressiveModel(typing.Protocol):
     Attributes:
         vocab_size: Int. Number of tokens in the vocabulary.
         context_length: Int or `None`. Longest sequence, `None` if unlimited.
+
+    It may also have a `tokenizer` of fewer tokens, beyond which no id is generated.
     """
 
     vocab_size: int
@@ -79,75 +113,6 @@ class AutoregressiveModel(typing.Protocol):
         """
 
 
-class Sampler(typing.NamedTuple):
-    """Sampling options of the next token, applied in the order temperature, top-k, top-p.
-
-    Attributes:
-        temperature: Float above 0. Divisor of the logits; below 1, likely tokens become likelier.
-            Defaults to `1.0`.
-        top_k: Int or `None`. Number of likeliest tokens to sample from (Fan et al. 2018); 1 is
-            greedy decoding. Another value compiles the loop again. Defaults to `None`.
-        top_p: Float in (0, 1] or `None`. Nucleus sampling: the smallest set of likeliest tokens
-            whose total probability is at least `top_p` (Holtzman et al. 2020). Defaults to `None`.
-    """
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-
-
-GREEDY = Sampler(top_k=1)
-
-
-def sample(logits, uniform, sampler=Sampler()):
-    """Sample one token per row by inverse transform sampling.
-
-    Args:
-        logits: Float tensor `(batch, vocab_size)`.
-        uniform: Float tensor `(batch,)`. Uniform random numbers in [0, 1).
-        sampler: `Sampler`. Sampling options. Defaults to `Sampler()`.
-
-    Returns:
-        Int32 tokens `(batch,)`.
-    """
-    if sampler.top_k == 1:
-        return ops.cast(ops.argmax(logits, axis=-1), "int32")
-    logits = ops.cast(logits, "float32")
-    # With the maximum at 0, no temperature overflows it.
-    logits = (logits - ops.max(logits, axis=-1, keepdims=True)) / sampler.temperature
-    if sampler.top_k is not None:
-        logits = filter_top_k(logits, sampler.top_k)
-    if sampler.top_p is not None:
-        logits = filter_top_p(logits, sampler.top_p)
-    probabilities = ops.softmax(logits, axis=-1)
-    cumulative = ops.cumsum(probabilities, axis=-1)
-    # XLA sums in a tree: rounding may raise the sum where the probability is 0.
-    cumulative = ops.where(probabilities > 0, cumulative, 0.0)
-    # u < 1, so some entry of the cumulative sum exceeds u * total.
-    total = ops.max(cumulative, axis=-1, keepdims=True)
-    return ops.cast(ops.argmax(cumulative > uniform[:, None] * total, axis=-1), "int32")
-
-
-def filter_top_k(logits, k: int):
-    """Set all logits `(batch, vocab_size)` but the k largest per row to -inf; ties are kept."""
-    kth = ops.top_k(logits, min(k, logits.shape[-1]))[0][:, -1:]
-    return ops.where(logits >= kth, logits, -np.inf)
-
-
-def filter_top_p(logits, p):
-    """Set all logits `(batch, vocab_size)` outside the nucleus of probability p to -inf.
-
-    The nucleus is the smallest set of likeliest tokens with a total probability of at least p. It
-    has at least one token, and ties with its last token are kept.
-    """
-    descending = -ops.sort(-logits, axis=-1)
-    probabilities = ops.softmax(descending, axis=-1)
-    exclusive_sum = ops.cumsum(probabilities, axis=-1) - probabilities
-    nucleus = ops.where(exclusive_sum < p, descending, descending[:, :1])
-    threshold = ops.min(nucleus, axis=-1, keepdims=True)
-    return ops.where(logits >= threshold, logits, -np.inf)
-
-
 def generate(
     model,
     prompt,
@@ -157,6 +122,7 @@ def generate(
     seed=None,
     conditioning=None,
     stop_token=None,
+    sliding_window=False,
 ):
     """Continue token sequences.
 
@@ -168,6 +134,10 @@ def generate(
         seed: Int or `None`. The same seed gives the same tokens; `None` is the seed of Keras.
         conditioning: Tensors `(batch, …)` that the model is conditioned on, or `None`.
         stop_token: Int or `None`. Token id that ends a sequence.
+        sliding_window: Bool. Whether prompt and new tokens may exceed the model's context length C.
+            Then each new token depends on the last C // 2 to C - 1 tokens: whenever C tokens are
+            in the context, or more in the prompt, it is reduced to the last C // 2. A text that
+            fits is the same as without. Defaults to `False`.
 
     Returns:
         For an array, an int32 array `(batch, n + max_new_tokens)`, filled with `stop_token` after
@@ -178,14 +148,19 @@ def generate(
         ValueError: for an empty prompt, ids outside the vocabulary, more tokens than the context
             length, an invalid sampling option, and a model whose logits are NaN.
     """
-    decoding = _Decoding(model, prompt, max_new_tokens, sampler, seed, conditioning, stop_token)
-    decoding.run_until(decoding.stop)
-    tokens = decoding.tokens.numpy()
+    decoding = _Decoding(
+        model, prompt, max_new_tokens, sampler, seed, conditioning, stop_token, sliding_window
+    )
+    for window in decoding.windows():
+        window.run_until(window.stop)
     if not isinstance(prompt, (list, tuple)):
-        return tokens[:, : decoding.stop + 1]
+        tokens = token_buffer((len(decoding.rows), max(decoding.ends)), stop_token)
+        for filled, row in zip(tokens, decoding.rows, strict=True):
+            filled[: len(row)] = row
+        return tokens
     return [
-        truncate_at_stop_token(row[: length + max_new_tokens], length, stop_token)
-        for row, length in zip(tokens, decoding.prompt_lengths, strict=True)
+        truncate_at_stop_token(row[:end], end - max_new_tokens, stop_token)
+        for row, end in zip(decoding.rows, decoding.ends, strict=True)
     ]
 
 
@@ -198,6 +173,7 @@ def stream(
     seed=None,
     conditioning=None,
     stop_token=None,
+    sliding_window=False,
 ):
     """Yield the new tokens of `generate` one position at a time.
 
@@ -208,14 +184,17 @@ def stream(
     Yields:
         Int32 arrays `(batch,)`.
     """
-    decoding = _Decoding(model, prompt, max_new_tokens, sampler, seed, conditioning, stop_token)
-    if len(set(lengths := decoding.prompt_lengths.tolist())) > 1:
+    decoding = _Decoding(
+        model, prompt, max_new_tokens, sampler, seed, conditioning, stop_token, sliding_window
+    )
+    if len(set(lengths := [len(row) for row in decoding.rows])) > 1:
         raise ValueError(f"prompt: expected sequences of one length, got {lengths}.")
-    for position in range(decoding.start, decoding.stop):
-        decoding.run_until(position + 1)
-        yield decoding.tokens[:, position + 1].numpy()
-        if decoding.finished.numpy().all():
-            return
+    for window in decoding.windows():
+        for position in range(window.start, window.stop):
+            window.run_until(position + 1)
+            yield window.tokens[:, position + 1].numpy()
+            if window.finished.numpy().all():
+                return
 
 
 def log_prob(model, tokens, conditioning=None):
@@ -270,36 +249,69 @@ def truncate_at_stop_token(tokens, start: int, stop_token) -> np.ndarray:
 
 
 class _Decoding:
-    """State of one generation: token buffer, position, finished rows and the model's state."""
+    """One generation: its options, random numbers and the sequences so far."""
 
-    def __init__(self, model, prompt, max_new_tokens, sampler, seed, conditioning, stop_token):
+    def __init__(
+        self, model, prompt, max_new_tokens, sampler, seed, conditioning, stop_token, sliding_window
+    ):
         check_autoregressive_model(model)
         self.model, max_new_tokens = model, check_size("max_new_tokens", max_new_tokens)
-        prompts = check_tokens("prompt", prompt, model.vocab_size, minimum=1)
-        self.prompt_lengths = np.array([len(row) for row in prompts], "int32")
-        # The loop starts at the end of the shortest prompt and ends max_new_tokens after the
-        # longest.
-        self.start = int(self.prompt_lengths.min()) - 1
-        self.stop = int(self.prompt_lengths.max()) + max_new_tokens - 1
-        check_context_length("max_new_tokens", model, self.stop + 1)
+        self.rows = check_tokens("prompt", prompt, model.vocab_size, minimum=1)
+        self.ends = [len(row) + max_new_tokens for row in self.rows]
+        check_bools(sliding_window=sliding_window)
+        if not sliding_window:
+            check_context_length("max_new_tokens", model, max(self.ends))
+        elif model.context_length == 1:
+            raise ValueError("sliding_window: expected a context length of at least 2, got 1.")
         self.sampler = check_sampler(sampler)
-        self.stop_token = check_stop_token(stop_token, model.vocab_size)
+        self.stop_token = check_stop_token(stop_token, num_tokens(model))
+        self.fill_token, self.conditioning = stop_token, repeat_rows(conditioning)
+        self.generator = random_generator(seed)
 
-        max_length = round_up(self.stop + 1, 64, model.context_length)
-        tokens = token_buffer((len(prompts), max_length), stop_token)
+    def windows(self):
+        """Yield each window, which the caller runs, then add its tokens to the sequences."""
+        limit = self.model.context_length or max(self.ends)
+        finished = tf.zeros(len(self.rows), bool)
+        while not all(
+            is_finished or len(row) >= end
+            for is_finished, row, end in zip(finished.numpy(), self.rows, self.ends, strict=True)
+        ):
+            contexts = [row if len(row) < limit else row[-(limit // 2) :] for row in self.rows]
+            lengths = [len(context) for context in contexts]
+            missing = (end - len(row) for row, end in zip(self.rows, self.ends, strict=True))
+            longest = max(map(operator.add, lengths, missing))
+            window = _Window(self, contexts, min(longest, limit), finished)
+            yield window
+            tokens, finished = window.tokens.numpy()[:, : window.stop + 1], window.finished
+            self.rows = [
+                np.concatenate([row, new[length:]])
+                for row, new, length in zip(self.rows, tokens, lengths, strict=True)
+            ]
+
+
+class _Window:
+    """State of the generation of `length` tokens: token buffer, position and the model's state."""
+
+    def __init__(self, decoding, prompts, length, finished):
+        self.model, self.finished = decoding.model, finished
+        self.sampler, self.stop_token = decoding.sampler, decoding.stop_token
+        self.prompt_lengths = np.array([len(row) for row in prompts], "int32")
+        # From the end of the shortest prompt on.
+        self.start, self.stop = int(self.prompt_lengths.min()) - 1, length - 1
+
+        max_length = round_up(length, 64, self.model.context_length)
+        tokens = token_buffer((len(prompts), max_length), decoding.fill_token)
         for row, sequence in zip(tokens, prompts, strict=True):
             row[: len(sequence)] = sequence
         uniform = np.zeros((max_length, len(prompts)), "float32")
         num_steps = self.stop - self.start
-        uniform[:num_steps] = random_generator(seed).random((num_steps, len(prompts)), "float32")
+        uniform[:num_steps] = decoding.generator.random((num_steps, len(prompts)), "float32")
         self.tokens, self.uniform = tf.constant(tokens), tf.constant(uniform)
-        self.finished = tf.zeros(len(prompts), bool)
 
-        self.functions = compiled_functions(model)
+        self.functions = compiled_functions(self.model)
         self.position = tf.constant(self.start)
         block = prompt_block(self.tokens, self.start)
-        rows = repeat_rows(conditioning)
-        self.state = self.functions.prefill(block, self.position, max_length, rows)
+        self.state = self.functions.prefill(block, self.position, max_length, decoding.conditioning)
 
     def run_until(self, stop: int) -> None:
         """Generate the tokens through position `stop`."""
@@ -317,10 +329,10 @@ class _Decoding:
 
 
 class CompiledFunctions:
-    """The compiled functions of one model and the variables they were traced with."""
+    """The compiled functions of one model, and the variables and tokens they were traced with."""
 
     def __init__(self, model):
-        self.model = model
+        self.model, self.num_tokens = model, num_tokens(model)
         self.variables = list(model.variables)
         self.prefill, self.decode, self.score = map(self.compile, (_prefill, _decode, _score))
         self.extra = {}  # functions of other modules, by their function
@@ -333,7 +345,8 @@ class CompiledFunctions:
     def matches(self, variables) -> bool:
         """Return whether these are the variables that the functions were traced with."""
         same_count = len(variables) == len(self.variables)
-        return same_count and all(map(operator.is_, variables, self.variables))
+        same_tokens = num_tokens(self.model) == self.num_tokens
+        return same_count and same_tokens and all(map(operator.is_, variables, self.variables))
 
     def get(self, function):
         """Return the compiled version of `function(model, …)`, compiled at its first use."""
@@ -343,7 +356,10 @@ class CompiledFunctions:
 
 
 def compiled_functions(model) -> CompiledFunctions:
-    """Return the compiled functions of a model, compiled again if its variables were replaced."""
+    """Return the compiled functions of a model, compiled again after a change.
+
+    The variables were replaced, or the tokenizer is one of another size.
+    """
     compiled = getattr(model, "decoding_functions", None)
     if compiled is None or not compiled.matches(model.variables):
         compiled = model.decoding_functions = CompiledFunctions(model)
@@ -367,9 +383,11 @@ def _decode(model, loop_vars, stop, start, prompt_lengths, uniform, sampler, sto
     def body(position, tokens, finished, state):
         token = ops.slice(tokens, [0, position], [tokens.shape[0], 1])
         logits, state = model.step(token, state, position)
-        sampled = sample(logits[:, 0], ops.take(uniform, position - start, axis=0), sampler)
+        logits = logits[:, 0]
+        random_numbers = ops.take(uniform, position - start, axis=0)
+        sampled = sample(logits[:, : num_tokens(model)], random_numbers, sampler)
         # Of NaN, the largest would be token 0.
-        sampled = ops.where(ops.any(ops.isnan(logits[:, 0]), axis=-1), NAN_TOKEN, sampled)
+        sampled = ops.where(ops.any(ops.isnan(logits), axis=-1), NAN_TOKEN, sampled)
         sampled = ops.where(finished, stop_token, sampled)
         prompt_token = ops.slice(tokens, [0, position + 1], [tokens.shape[0], 1])[:, 0]
         in_prompt = position + 1 < prompt_lengths
@@ -422,28 +440,3 @@ def check_stop_token(stop_token, vocab_size: int):
         return tf.constant(-1)
     check_tokens("stop_token", [[stop_token]], vocab_size, minimum=1)
     return tf.constant(stop_token, tf.int32)
-
-
-def check_sampler(sampler: Sampler) -> Sampler:
-    """Return the sampler with temperature and top_p as tensors, so that others do not recompile.
-
-    Raises:
-        ValueError: for another type, or an option out of range.
-    """
-    check_type("sampler", sampler, Sampler, ", as Sampler(0.7)")
-    temperature, top_k, top_p = sampler
-    if not is_number(temperature) or not 0 < temperature < np.inf:
-        raise ValueError(
-            f"temperature: expected a number above 0, got {temperature!r}; GREEDY always takes "
-            "the likeliest token."
-        )
-    if top_k is not None:
-        top_k = check_size("top_k", top_k)
-    if top_p is not None and not (is_number(top_p) and 0 < top_p <= 1):
-        raise ValueError(f"top_p: expected a number above 0 and up to 1, got {top_p!r}.")
-    return Sampler(
-        # XLA flushes numbers below float32's smallest normal number to 0.
-        tf.constant(max(temperature, np.finfo("float32").tiny), tf.float32),
-        top_k,
-        None if top_p is None else tf.constant(top_p, tf.float32),
-    )

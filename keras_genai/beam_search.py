@@ -13,6 +13,7 @@ from keras_genai.autoregressive import (
     round_up,
     token_buffer,
 )
+from keras_genai.sampling import num_tokens
 from keras_genai.validation import (
     check_autoregressive_model,
     check_context_length,
@@ -66,7 +67,7 @@ def beam_search(
     if len(lengths) > 1:
         raise ValueError(f"prompt: expected sequences of one length, got {sorted(lengths)}.")
     batch_size, length = len(prompts), lengths.pop()
-    stop_id = check_stop_token(stop_token, model.vocab_size)
+    stop_id = check_stop_token(stop_token, num_tokens(model))
     check_context_length("max_new_tokens", model, length + max_new_tokens)
 
     max_length = round_up(length + max_new_tokens, 64, model.context_length)
@@ -120,7 +121,8 @@ def _beam_search_loop(model, loop_vars, stop, stop_token, length_penalty):
         token = ops.slice(tokens, [0, position], [batch_size * beam_width, 1])
         logits, state = model.step(token, state, position)
         token_log_probs = ops.log_softmax(ops.cast(logits[:, 0], "float32"), axis=-1)
-        vocab_size = token_log_probs.shape[-1]
+        vocab_size = num_tokens(model)
+        token_log_probs = token_log_probs[:, :vocab_size]
         token_log_probs = ops.reshape(token_log_probs, (batch_size, beam_width, vocab_size))
         # A finished beam may only emit the stop token, at log-probability 0.
         finished_log_probs = ops.where(ops.arange(vocab_size) == stop_token, 0.0, -np.inf)

@@ -112,12 +112,15 @@ class GPT2(CausalLM):
             Defaults to `True`.
         dropout: Float in [0, 1). Dropout rate of the embeddings, the attention scores and the
             output of each sublayer. Defaults to `0.1`.
-        tokenizer: Tokenizer of the text, saved with the model, or `None`.
+        tokenizer: Tokenizer of the text, saved with the model, or `None`. It may have fewer tokens
+            than a vocabulary padded to a round size, such as 50,304: ids beyond are never
+            generated.
         name: String. Name of the model. Defaults to `"gpt2"`.
 
     Raises:
         ValueError: for a size below 1, a `d_model` that is no multiple of `num_heads`, an unknown
-            `activation`, a `dropout` outside [0, 1), or a tokenizer with another vocabulary size.
+            `activation`, a `dropout` outside [0, 1), or a tokenizer with more than `vocab_size`
+            tokens.
 
     Example:
         model = GPT2(tokenizer.vocab_size, 256, 6, 6, 192, tokenizer=tokenizer)
@@ -155,7 +158,7 @@ class GPT2(CausalLM):
         dropout = check_fraction("dropout", dropout)
         layer_norm_epsilon = check_number("layer_norm_epsilon", layer_norm_epsilon, above=0)
         check_bools(tie_embeddings=tie_embeddings)
-        check_tokenizer("tokenizer", tokenizer, vocab_size)
+        check_tokenizer("tokenizer", tokenizer, vocab_size, padded=True)
 
         # Layers.
         embedding = ReversibleEmbedding(
@@ -277,7 +280,15 @@ def enable_lora(model: GPT2, rank: int = 8) -> None:
 
 
 def generate_text(
-    model, tokenizer, prompt, max_length=100, *, num_return_sequences=1, sampler=GREEDY, seed=None
+    model,
+    tokenizer,
+    prompt,
+    max_length=100,
+    *,
+    num_return_sequences=1,
+    sampler=GREEDY,
+    seed=None,
+    sliding_window=False,
 ) -> list[str]:
     """Continue a text, with the arguments of article 4's `generate` call.
 
@@ -292,6 +303,8 @@ def generate_text(
         num_return_sequences: Int. Number of texts. Defaults to `1`.
         sampler: `autoregressive.Sampler`, or `GREEDY`. Defaults to `GREEDY`.
         seed: Int or `None`. Seed of the random numbers.
+        sliding_window: Bool. Whether `max_length` may exceed the model's context length; see
+            `autoregressive.generate`. Defaults to `False`.
 
     Returns:
         List of `num_return_sequences` texts, each with the prompt, and without the end token.
@@ -301,9 +314,9 @@ def generate_text(
             sequences under greedy search, which would be equal.
 
     Example:
-        model, tokenizer = load_gpt2("gpt2"), GPT2Tokenizer.gpt2()
-        generate_text(model, tokenizer, "Once upon a time")
-        generate_text(model, tokenizer, "Once upon a time", sampler=Sampler(top_p=0.9))
+        model = load_gpt2("gpt2")
+        generate_text(model, model.tokenizer, "Once upon a time")
+        generate_text(model, model.tokenizer, "Once upon a time", sampler=Sampler(top_p=0.9))
     """
     check_type("model", model, CausalLM)
     check_methods("tokenizer", tokenizer, "a tokenizer", "encode", "decode", "end_token")
@@ -322,5 +335,6 @@ def generate_text(
         sampler=sampler,
         seed=seed,
         stop_token=tokenizer.end_token,
+        sliding_window=sliding_window,
     )
     return [tokenizer.decode(row[:-1] if row[-1] == tokenizer.end_token else row) for row in rows]

@@ -1,7 +1,8 @@
 """GPT-2 checkpoints in the format of the `transformers` library, loading and saving.
 
-A checkpoint is a folder with `config.json` and the tensors, in `model.safetensors` or in shards
-that `model.safetensors.index.json` lists. Names and layout are those of `GPT2LMHeadModel` in
+A checkpoint is a folder with `config.json`, the tensors, in `model.safetensors` or in shards that
+`model.safetensors.index.json` lists, and the files of its tokenizer (`tokenizer_files`). Names and
+layout of the tensors are those of `GPT2LMHeadModel` in
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/gpt2/modeling_gpt2.py
 
     wte, wpe                         token and position embeddings
@@ -27,8 +28,15 @@ import warnings
 import numpy as np
 from keras import layers, ops
 
-from keras_genai.files import read_text
 from keras_genai.gpt2 import ACTIVATIONS, GPT2
+from keras_genai.text import check_tokenizer
+from keras_genai.tokenizer_files import (
+    TOKENIZER_FILES,
+    load_tokenizer,
+    read_json,
+    save_tokenizer,
+    tokenizer_json,
+)
 from keras_genai.validation import check_choice, check_fraction, check_size
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -55,7 +63,7 @@ FIXED = {
 }
 
 
-def load_gpt2(source, tokenizer=None) -> GPT2:
+def load_gpt2(source, tokenizer="auto") -> GPT2:
     """Load a GPT-2 checkpoint saved by `transformers` or by `save_gpt2`.
 
     Config and tensors are validated before the model is built.
@@ -64,7 +72,9 @@ def load_gpt2(source, tokenizer=None) -> GPT2:
         source: String or path. A folder, or the name of a checkpoint on huggingface.co, which is
             downloaded once: `"gpt2"`, `"gpt2-medium"`, `"distilbert/distilgpt2"`. An existing
             folder takes precedence.
-        tokenizer: Tokenizer of the model's text, or `None`. Defaults to `None`.
+        tokenizer: Tokenizer of the model's text; `"auto"` for that of the checkpoint, in
+            `tokenizer.json` or in `vocab.json` and `merges.txt`, `None` if it has none; or `None`.
+            Defaults to `"auto"`.
 
     Returns:
         A `GPT2` with weights in Keras's default precision, whatever the precision of the file.
@@ -72,17 +82,23 @@ def load_gpt2(source, tokenizer=None) -> GPT2:
     Raises:
         ValueError: for an unknown folder or name; a config that lacks a key or requires what `GPT2`
             does not implement; a missing, unexpected or misshapen tensor, or one with NaN; a
-            missing or damaged file.
+            tokenizer with more tokens than the model, or one whose files disagree; a missing or
+            damaged file.
         ImportError: without the extra `gpt2`.
 
     Example:
-        model = load_gpt2("gpt2", GPT2Tokenizer.gpt2())
+        model = load_gpt2("gpt2")
         model.generate("Once upon a time")
     """
+    automatic = isinstance(tokenizer, str) and tokenizer == "auto"
+    if isinstance(tokenizer, str) and not automatic:
+        raise ValueError(f"tokenizer: expected 'auto', a tokenizer or None, got {tokenizer!r:.60}.")
     folder = _find_folder(source)
     arguments = _read_config(folder / CONFIG)
     tensors = _find_tensors(folder)
     _check_tensors(tensors, arguments, folder)
+    if automatic:
+        tokenizer = _load_tokenizer(folder, arguments["vocab_size"])
     model = GPT2(**arguments, tokenizer=tokenizer)
     for name, variables in _variables(model).items():
         array = tensors[name].read()
@@ -100,21 +116,32 @@ def load_gpt2(source, tokenizer=None) -> GPT2:
 def save_gpt2(model, folder) -> None:
     """Save a checkpoint that `transformers.GPT2LMHeadModel.from_pretrained(folder)` can load.
 
-    LoRA updates are merged into the kernels. Existing files are replaced once the new ones are
-    complete.
+    The model's tokenizer is saved with it, for `transformers.AutoTokenizer.from_pretrained(folder)`
+    and for `load_gpt2`: a `CharacterTokenizer` is loaded as a `GPT2Tokenizer` with the same ids.
+    LoRA updates are merged into the kernels. Existing files, also those of another tokenizer, are
+    replaced once the new ones are complete.
 
     Args:
         model: `GPT2`. Model to save.
         folder: String or path. Folder of the checkpoint, created if it does not exist.
 
     Raises:
-        ValueError: for another model class, and for quantized weights.
+        ValueError: for another model class, for quantized weights, for a tokenizer that
+            `transformers` cannot express, and for a model without a tokenizer in a folder with one.
         ImportError: without the extra `gpt2`.
     """
     save_file = _import_safetensors().numpy.save_file
     if not isinstance(model, GPT2):
         raise ValueError(f"model: expected a GPT2, got {type(model).__name__}.")
     folder = _to_path("folder", folder)
+    existing = [name for name in TOKENIZER_FILES if (folder / name).exists()]
+    if model.tokenizer is not None:
+        tokenizer_json(model.tokenizer)  # raises before any work
+    elif existing:
+        raise ValueError(
+            f"folder: {folder}: expected no tokenizer, as the model has none, found {existing[0]}. "
+            "Remove it, or set model.tokenizer to the one that it belongs to."
+        )
     tensors = {}
     for name, variables in _variables(model).items():
         array = np.concatenate([ops.convert_to_numpy(part) for part in variables], axis=-1)
@@ -131,8 +158,13 @@ def save_gpt2(model, folder) -> None:
         config = json.dumps(_checkpoint_config(model, dtype), indent=2) + "\n"
         (unfinished / CONFIG).write_text(config, encoding="utf-8")
         save_file(tensors, unfinished / WEIGHTS, metadata={"format": "pt"})
-        for name in (WEIGHTS, CONFIG):
+        names = [WEIGHTS, CONFIG]
+        if model.tokenizer is not None:
+            names += save_tokenizer(model.tokenizer, unfinished, model.context_length)
+        for name in names:
             os.replace(unfinished / name, folder / name)
+        for name in set(existing) - set(names):
+            (folder / name).unlink()
 
 
 # Config.
@@ -140,7 +172,7 @@ def save_gpt2(model, folder) -> None:
 
 def _read_config(path) -> dict:
     """Return the arguments of `GPT2` that correspond to a checkpoint's config."""
-    config = _read_json(path)
+    config = read_json(path)
     for key, value in FIXED.items():
         if config.get(key, None if key == "model_type" else value) != value:
             raise ValueError(f"{path}: {key}: expected {value!r}, got {config.get(key)!r}.")
@@ -205,15 +237,16 @@ def _checkpoint_config(model, dtype: str) -> dict:
     }
 
 
-def _read_json(path) -> dict:
-    text = read_text(path)
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}.")
-    return content
+def _load_tokenizer(folder, vocab_size: int):
+    """Return the tokenizer of a checkpoint, `None` if it has none."""
+    if any((folder / name).exists() for name in TOKENIZER_FILES):
+        _import_extra("tokenizers")
+    end_token = read_json(folder / CONFIG).get("eos_token_id")
+    if type(end_token) is not int or not 0 <= end_token < vocab_size:
+        end_token = None  # absent, or a list
+    tokenizer = load_tokenizer(folder, end_token)
+    check_tokenizer(f"{folder}: tokenizer", tokenizer, vocab_size, padded=True)
+    return tokenizer
 
 
 # Tensors.
@@ -251,7 +284,7 @@ def _find_tensors(folder) -> dict[str, Tensor]:
     index, weight_map = folder / INDEX, None
     shards = [WEIGHTS]
     if not (folder / WEIGHTS).is_file() and index.is_file():
-        weight_map = _read_json(index).get("weight_map")
+        weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not all(map(_is_file_name, weight_map.values())):
             raise ValueError(f"{index}: weight_map: expected a file of the folder for each tensor.")
         shards = sorted(set(weight_map.values()))
@@ -394,7 +427,7 @@ def _to_path(name: str, value) -> pathlib.Path:
 
 def _download(name: str) -> str:
     """Return the cache folder of a checkpoint, downloaded if it is not in the cache."""
-    patterns = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors"]
+    patterns = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors", *TOKENIZER_FILES]
     return _import_extra("huggingface_hub").snapshot_download(name, allow_patterns=patterns)
 
 

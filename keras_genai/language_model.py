@@ -1,8 +1,8 @@
 """Models of tokens: the loss, sample weights of tokens, and the base class of language models.
 
 `TokenModelMixin` gives a model sample weights of single tokens, and `MaskedCrossentropy` is a loss
-without padding. `CausalLM` adds tokenization to the decoding functions of `autoregressive` and
-`beam_search`: text in, text out.
+without padding; `pad_texts` makes padded data for it. `CausalLM` adds tokenization to the decoding
+functions of `autoregressive` and `beam_search`: text in, text out.
 """
 
 import typing
@@ -17,7 +17,15 @@ from keras_genai.beam_search import beam_search
 from keras_genai.embeddings import PAD_TOKEN_ID
 from keras_genai.models import ConfigMixin, ValidatedModel
 from keras_genai.text import UNKNOWN_CHARACTER, encode_texts
-from keras_genai.validation import check_fraction, check_sample_weight, check_token_array
+from keras_genai.validation import (
+    check_fraction,
+    check_sample_weight,
+    check_size,
+    check_token_array,
+    check_tokens,
+)
+
+IGNORED_LABEL = -100  # of padding in `pad_texts`; the convention of PyTorch and `transformers`
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
@@ -25,8 +33,9 @@ class MaskedCrossentropy(keras.losses.Loss):
     """Cross-entropy of logits in nats, averaged over all tokens except padding.
 
     Labels are tokens `(batch, n)`, predictions are logits `(batch, n, vocab_size)` of any
-    precision. A label outside the vocabulary, such as -1, gives NaN. Sample weights are `(batch,)`
-    or `(batch, n)`; the sum of the weighted losses is divided by the sum of the weights.
+    precision. A label outside the vocabulary, such as -1, gives NaN, unless it is `ignore_class`.
+    Sample weights are `(batch,)` or `(batch, n)`; the sum of the weighted losses is divided by the
+    sum of the weights. The loss of padding alone is 0.
 
     Args:
         label_smoothing: Float in [0, 1). Weight of the uniform distribution over the vocabulary in
@@ -34,16 +43,26 @@ class MaskedCrossentropy(keras.losses.Loss):
         reduction: Reduction of `keras.losses.Loss`. Defaults to `"mean_with_sample_weight"`, where
             padding has weight 0.
         name: String. Name of the loss. Defaults to `"loss"`.
+        ignore_class: Int or `None`. Label of padding, which is not counted: -100 for a model whose
+            token 0 is text, such as GPT-2; `None` if every label counts. Defaults to `0`.
     """
 
     def __init__(
-        self, label_smoothing=0.0, reduction="mean_with_sample_weight", name="loss", **kwargs
+        self,
+        label_smoothing=0.0,
+        reduction="mean_with_sample_weight",
+        name="loss",
+        ignore_class=PAD_TOKEN_ID,
+        **kwargs,
     ):
         super().__init__(name=name, reduction=reduction, **kwargs)
         self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
+        if ignore_class is not None:
+            ignore_class = check_size("ignore_class", ignore_class, -(2**31))
+        self.ignore_class = ignore_class
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        weights = ops.cast(ops.not_equal(y_true, PAD_TOKEN_ID), self.dtype)  # (batch, n)
+        weights = ops.cast(self._counted(y_true), self.dtype)  # (batch, n)
         if sample_weight is not None:
             weights = weights * token_weights(sample_weight, y_pred, self.dtype)
         return super().__call__(y_true, y_pred, weights)
@@ -58,10 +77,51 @@ class MaskedCrossentropy(keras.losses.Loss):
         cross_entropy = ops.where(valid, cross_entropy, ops.cast(np.nan, self.dtype))
         uniform_cross_entropy = -ops.mean(log_probs, axis=-1)
         epsilon = self.label_smoothing
-        return (1 - epsilon) * cross_entropy + epsilon * uniform_cross_entropy
+        loss = (1 - epsilon) * cross_entropy + epsilon * uniform_cross_entropy
+        return ops.where(self._counted(y_true), loss, 0.0)  # the weight 0 of NaN would be NaN
+
+    def _counted(self, labels):
+        """Return a bool tensor `(batch, n)`, False at padding."""
+        labels = ops.cast(labels, "int64")
+        if self.ignore_class is None:
+            return ops.ones_like(labels, "bool")
+        return ops.not_equal(labels, self.ignore_class)
 
     def get_config(self):
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+        config = {"label_smoothing": self.label_smoothing, "ignore_class": self.ignore_class}
+        return {**super().get_config(), **config}
+
+
+def pad_texts(sequences, ignore_class=IGNORED_LABEL):
+    """Return training data of a language model from texts of different lengths.
+
+    Each token is the input that predicts the next one. Padding is at the end, where causal models
+    learn nothing of it if their loss ignores its labels.
+
+    Args:
+        sequences: List of sequences of token ids, at least 2 each.
+        ignore_class: Int. Label of padding, as of the loss. Defaults to `-100`.
+
+    Returns:
+        `(x, y)`: int32 arrays `(batch, n)` of inputs and labels, for the longest text of n + 1
+        tokens. Inputs are padded with 0, labels with `ignore_class`.
+
+    Raises:
+        ValueError: for a text of fewer than 2 tokens, and for ids that are no whole numbers of at
+            least 0.
+
+    Example:
+        x, y = pad_texts([tokenizer.encode(text) for text in texts])
+        model.compile("adam", MaskedCrossentropy(ignore_class=-100))
+        model.fit(x, y)
+    """
+    rows = check_tokens("sequences", sequences, 2**31, minimum=2)
+    ignore_class = check_size("ignore_class", ignore_class, -(2**31))
+    shape = len(rows), max(map(len, rows)) - 1
+    x, y = np.zeros(shape, "int32"), np.full(shape, ignore_class, "int32")
+    for inputs, labels, row in zip(x, y, rows, strict=True):
+        inputs[: len(row) - 1], labels[: len(row) - 1] = row[:-1], row[1:]
+    return x, y
 
 
 def token_weights(sample_weight, y_pred, dtype=None):
@@ -79,19 +139,20 @@ def token_weights(sample_weight, y_pred, dtype=None):
     return ops.broadcast_to(weights, ops.shape(y_pred)[:2])
 
 
-def mask_padding(labels, y_pred):
+def mask_padding(labels, y_pred, ignore_class=PAD_TOKEN_ID):
     """Exclude padding from the losses and metrics of `compile` that are computed from y_pred.
 
     Keras reads the mask of y_pred, which a model with masking derives from its inputs only.
 
     Args:
-        labels: Int tensor `(batch, n)`, 0 at padding.
+        labels: Int tensor `(batch, n)`.
         y_pred: Tensor `(batch, n, vocab_size)`. Output of the model, whose mask is changed.
+        ignore_class: Int. Label of padding. Defaults to `0`.
 
     Returns:
         The new mask, a bool tensor `(batch, n)`: False where the label or the input is padding.
     """
-    mask = ops.not_equal(labels, PAD_TOKEN_ID)
+    mask = ops.not_equal(ops.cast(labels, "int64"), ignore_class)
     previous = getattr(y_pred, "_keras_mask", None)
     y_pred._keras_mask = mask if previous is None else ops.logical_and(previous, mask)
     return y_pred._keras_mask
@@ -106,7 +167,9 @@ def check_same_shape(x, y) -> None:
 class TokenModelMixin:
     """Mixin of a `ValidationMixin` whose sample weights belong to sequences or to tokens.
 
-    Where the output is `(batch, n, vocab_size)`, weights may be `(batch,)` or `(batch, n)`.
+    Where the output is `(batch, n, vocab_size)`, weights may be `(batch,)` or `(batch, n)`. Labels
+    of the loss's `ignore_class` are excluded from the loss and from the metrics of `compile`. Early
+    versions of Keras, such as 3.8, exclude them from `weighted_metrics` only.
     """
 
     def fit(self, *args, class_weight=None, **kwargs):
@@ -129,12 +192,24 @@ class TokenModelMixin:
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if sample_weight is not None and len(y_pred.shape) == 3:
             sample_weight = token_weights(sample_weight, y_pred)
+        if self._ignores_labels(y, y_pred):
+            mask_padding(y, y_pred, self.ignored_label)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         if sample_weight is not None and len(y_pred.shape) == 3:
             sample_weight = token_weights(sample_weight, y_pred)
+        if self._ignores_labels(y, y_pred):
+            counted = ops.not_equal(y, self.ignored_label)
+            weights = ops.cast(counted, keras.config.floatx())
+            sample_weight = weights if sample_weight is None else weights * sample_weight
+            # A metric may be NaN for a label outside the vocabulary, even at weight 0.
+            y = ops.where(counted, y, ops.zeros_like(y))
         return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _ignores_labels(self, y, y_pred) -> bool:
+        """Return whether there are labels `(batch, n)`, some of which the loss may ignore."""
+        return self.ignored_label is not None and len(y_pred.shape) == 3 and len(y.shape) == 2
 
     @property
     def ignored_label(self) -> int | None:
@@ -153,11 +228,13 @@ class CausalLM(TokenModelMixin, ConfigMixin, ValidatedModel):
     `fit(x, y, sample_weight=…)` takes two integer arrays `(batch, n)` and weights `(batch,)` or
     `(batch, n)`. It raises a ValueError for ids outside the vocabulary, except for labels of the
     loss's `ignore_class`, for more tokens than the context length, and for y of another shape.
+    Texts of different lengths are padded by `pad_texts`.
 
     Attributes:
         vocab_size: Int. Number of tokens in the vocabulary.
         context_length: Int or `None`. Maximum number of tokens, `None` if unlimited.
-        tokenizer: Tokenizer of `text`, or `None`.
+        tokenizer: Tokenizer of `text`, or `None`. Ids that it lacks, in a padded vocabulary, are
+            never generated; likelihoods remain those of the whole vocabulary.
         config: Dict. Constructor arguments, except `name` and `tokenizer`.
     """
 
@@ -167,7 +244,14 @@ class CausalLM(TokenModelMixin, ConfigMixin, ValidatedModel):
     config: dict
 
     def generate(
-        self, prompt, max_new_tokens=200, *, sampler=Sampler(), seed=None, stop_token=None
+        self,
+        prompt,
+        max_new_tokens=200,
+        *,
+        sampler=Sampler(),
+        seed=None,
+        stop_token=None,
+        sliding_window=False,
     ):
         """Continue texts or token sequences.
 
@@ -179,13 +263,16 @@ class CausalLM(TokenModelMixin, ConfigMixin, ValidatedModel):
             seed: Int or `None`. Seed of the random numbers; the state of training is unchanged.
             stop_token: String of one token, token id, or `None`. Token that ends a sequence; it
                 remains in the result.
+            sliding_window: Bool. Whether to continue beyond the context length, with the last
+                tokens as the context; see `autoregressive.generate`. Defaults to `False`.
 
         Returns:
             Prompt and continuation in the format of the prompt; see `autoregressive.generate`.
 
         Raises:
             ValueError: for an empty prompt, for characters or ids outside the vocabulary, for more
-                tokens than the context length, and for text if the model has no tokenizer.
+                tokens than the context length without `sliding_window`, and for text if the model
+                has no tokenizer.
         """
         tokens, decode = self._encode("prompt", prompt)
         return decode(
@@ -196,11 +283,19 @@ class CausalLM(TokenModelMixin, ConfigMixin, ValidatedModel):
                 sampler=sampler,
                 seed=seed,
                 stop_token=self._stop_token_id(stop_token),
+                sliding_window=sliding_window,
             )
         )
 
     def stream(
-        self, prompt: str, max_new_tokens=200, *, sampler=Sampler(), seed=None, stop_token=None
+        self,
+        prompt: str,
+        max_new_tokens=200,
+        *,
+        sampler=Sampler(),
+        seed=None,
+        stop_token=None,
+        sliding_window=False,
     ):
         """Yield the continuation of a text in pieces, as soon as they are generated.
 
@@ -217,6 +312,7 @@ class CausalLM(TokenModelMixin, ConfigMixin, ValidatedModel):
             sampler=sampler,
             seed=seed,
             stop_token=self._stop_token_id(stop_token),
+            sliding_window=sliding_window,
         )
         pending = []
         for token in new_tokens:

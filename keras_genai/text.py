@@ -12,7 +12,14 @@ import numpy as np
 
 from keras_genai.datasets import data_path
 from keras_genai.files import read_text
-from keras_genai.validation import as_array, check_choice, check_methods, check_range, check_size
+from keras_genai.validation import (
+    as_array,
+    check_choice,
+    check_methods,
+    check_range,
+    check_size,
+    check_type,
+)
 
 UNKNOWN_ID = 0  # of a `CharacterTokenizer` that maps unknown characters
 UNKNOWN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
@@ -108,21 +115,32 @@ class GPT2Tokenizer:
 
     Args:
         tokenizer_json: String. Serialized tokenizer in the JSON format of the `tokenizers` library.
-            `gpt2`, `from_files` and `train` create it.
+            `gpt2`, `from_files` and `train` create it. Its truncation and padding of texts are
+            turned off.
+        end_of_text: String. Token that ends a text. Defaults to `"<|endoftext|>"`.
 
     Raises:
-        ValueError: for another string, such as the path of a file.
+        ValueError: for another string, such as the path of a file, and for ids that are not those
+            from 0 on.
         ImportError: if `tokenizers` is not installed.
     """
 
     END_OF_TEXT = "<|endoftext|>"
 
-    def __init__(self, tokenizer_json: str):
-        self.tokenizer_json = tokenizer_json
+    def __init__(self, tokenizer_json: str, end_of_text: str = END_OF_TEXT):
+        check_type("end_of_text", end_of_text, str)
+        self.tokenizer_json, self.end_of_text = tokenizer_json, end_of_text
         with _naming("tokenizer_json", "a serialized tokenizer; `from_files` reads files"):
             if not isinstance(tokenizer_json, str):
                 raise TypeError(f"got {tokenizer_json!r:.60}")
             self._tokenizer = _import_tokenizers().Tokenizer.from_str(tokenizer_json)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        ids = sorted(self._tokenizer.get_vocab().values())
+        if ids != list(range(len(ids))):
+            raise ValueError(
+                f"tokenizer_json: expected ids from 0 on, got {ids[-1]} of {len(ids)}."
+            )
 
     @classmethod
     def gpt2(cls):
@@ -130,12 +148,14 @@ class GPT2Tokenizer:
         return cls.from_files(data_path("gpt2/encoder.json"), data_path("gpt2/vocab.bpe"))
 
     @classmethod
-    def from_files(cls, vocabulary, merges):
+    def from_files(cls, vocabulary, merges, end_of_text=END_OF_TEXT):
         """Load a tokenizer from the two files in which GPT-2's was published.
 
         Args:
             vocabulary: String or path. JSON file of ids by token (`vocab.json`, `encoder.json`).
             merges: String or path. Text file of merges (`merges.txt`, `vocab.bpe`).
+            end_of_text: String. Token that ends a text, added to a vocabulary that lacks it.
+                Defaults to `"<|endoftext|>"`.
 
         Returns:
             A `GPT2Tokenizer`.
@@ -144,6 +164,7 @@ class GPT2Tokenizer:
             ValueError: for a missing or damaged file, and for merges of other tokens than those of
                 the vocabulary; it names the files.
         """
+        check_type("end_of_text", end_of_text, str)
         texts = {}
         for name, path in (("vocabulary", vocabulary), ("merges", merges)):
             try:
@@ -159,8 +180,8 @@ class GPT2Tokenizer:
                 if len(pair) != 2 or not {*pair, "".join(pair)} <= ids.keys():
                     raise ValueError(f"merge {number}: {' '.join(pair)!r:.60}")
             tokenizer = _byte_level_tokenizer(_import_tokenizers().models.BPE(ids, pairs))
-            tokenizer.add_special_tokens([cls.END_OF_TEXT])
-        return cls(tokenizer.to_str())
+            tokenizer.add_special_tokens([end_of_text])
+        return cls(tokenizer.to_str(), end_of_text)
 
     @classmethod
     def train(cls, text: str, vocab_size: int):
@@ -207,18 +228,19 @@ class GPT2Tokenizer:
         return self._tokenizer.get_vocab_size()
 
     @property
-    def end_token(self) -> int:
-        """Id of <|endoftext|>, the token that ends a text."""
-        return self._tokenizer.token_to_id(self.END_OF_TEXT)
+    def end_token(self) -> int | None:
+        """Id of `end_of_text`, the token that ends a text; `None` if the vocabulary lacks it."""
+        return self._tokenizer.token_to_id(self.end_of_text)
 
     def encode(self, text: str) -> np.ndarray:
         """Return the token ids of a text, int32 `(n,)`.
 
         Raises:
-            ValueError: for an empty text.
+            ValueError: for an empty text, and for one without tokens in the vocabulary.
         """
         _check_text(text)
-        return np.asarray(self._tokenizer.encode(text).ids, "int32")
+        with _naming("text", "characters of the vocabulary"):  # of tokenizers without single bytes
+            return np.asarray(self._tokenizer.encode(text).ids, "int32")
 
     def decode(self, ids) -> str:
         """Return the text of token ids `(n,)`, special tokens included.
@@ -230,7 +252,7 @@ class GPT2Tokenizer:
         return self._tokenizer.decode(ids, skip_special_tokens=False)
 
     def get_config(self):
-        return {"tokenizer_json": self.tokenizer_json}
+        return {"tokenizer_json": self.tokenizer_json, "end_of_text": self.end_of_text}
 
     @classmethod
     def from_config(cls, config):
@@ -245,12 +267,13 @@ class TranslationTokenizer(GPT2Tokenizer):
 
     Args:
         tokenizer_json: String. See `GPT2Tokenizer`.
+        end_of_text: String. Token that ends a text. Defaults to `"<end>"`.
     """
 
     SPECIAL_TOKENS = ("<pad>", "<start>", "<end>")
 
-    def __init__(self, tokenizer_json: str):
-        super().__init__(tokenizer_json)
+    def __init__(self, tokenizer_json: str, end_of_text: str = SPECIAL_TOKENS[2]):
+        super().__init__(tokenizer_json, end_of_text)
         self._tokenizer.encode_special_tokens = True  # as ordinary text
 
     @classmethod
@@ -270,12 +293,25 @@ class TranslationTokenizer(GPT2Tokenizer):
         return cls._train(text, vocab_size, first=cls.SPECIAL_TOKENS)
 
 
-def check_tokenizer(name: str, tokenizer, vocab_size: int) -> None:
-    """Raise ValueError unless a tokenizer has the vocabulary size of the model; `None` is valid."""
+def check_tokenizer(name: str, tokenizer, vocab_size: int, padded=False) -> None:
+    """Raise ValueError unless a tokenizer has the vocabulary size of the model; `None` is valid.
+
+    Args:
+        name: String. Name of the argument for the error message.
+        tokenizer: Tokenizer, or `None`.
+        vocab_size: Int. Number of tokens in the vocabulary of the model.
+        padded: Bool. Whether the vocabulary of the model may be larger: `num_tokens` of `sampling`
+            excludes the ids that pad it. Defaults to `False`.
+    """
     if tokenizer is None:
         return
     check_methods(name, tokenizer, "a tokenizer", "encode", "decode", "vocab_size")
-    if tokenizer.vocab_size != vocab_size:
+    if padded and tokenizer.vocab_size > vocab_size:
+        raise ValueError(
+            f"{name}: expected at most {vocab_size} tokens, as the model has, got "
+            f"{tokenizer.vocab_size}."
+        )
+    if not padded and tokenizer.vocab_size != vocab_size:
         raise ValueError(
             f"{name}: expected {vocab_size} tokens, as the model has, got {tokenizer.vocab_size}."
         )

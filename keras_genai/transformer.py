@@ -115,6 +115,21 @@ class SequentialTransformer(TokenModelMixin, ValidationMixin, keras.Sequential):
             and self.output_shape[1:] == (None, embedding.vocab_size)
         )
 
+    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
+        """Configure training like `keras.Model.compile`.
+
+        Raises:
+            ValueError: for a loss of logits, if the last layer returns probabilities.
+        """
+        of_logits = isinstance(loss, MaskedCrossentropy) or getattr(loss, "from_logits", False)
+        softmax = getattr(self.layers[-1], "activation", None) is keras.activations.softmax
+        if of_logits and softmax:
+            raise ValueError(
+                "loss: expected one of probabilities, such as 'sparse_categorical_crossentropy', "
+                f"got {type(loss).__name__} of logits."
+            )
+        super().compile(optimizer, loss, *args, **kwargs)
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if self.is_language_model:
             labels = ops.argmax(y, axis=-1) if len(y.shape) == 3 else y

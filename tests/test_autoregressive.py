@@ -32,6 +32,7 @@ from keras_genai.autoregressive import (
 )
 from keras_genai.beam_search import beam_search
 from keras_genai.rnn import CELLS
+from keras_genai.text import CharacterTokenizer
 
 SAMPLERS = [GREEDY, Sampler(0.7), Sampler(1.3, 5, 0.8)]
 
@@ -443,3 +444,114 @@ def test_a_model_without_the_interface_raises(model):
     for call in (lambda: generate(model, [[0]], 1), lambda: log_prob(model, [[0, 0]])):
         with pytest.raises(ValueError, match="model: expected an AutoregressiveModel, got"):
             call()
+
+
+# Beyond the context length.
+
+
+def generate_in_windows(model, prompt, max_new_tokens, conditioning, sampler=GREEDY):
+    """Run the whole model on the documented context for each token of one sequence."""
+    rng, tokens, context = np.random.default_rng(0), list(prompt), list(prompt)
+    for _ in range(max_new_tokens):
+        if len(context) >= model.context_length:
+            context = tokens[-(model.context_length // 2) :]
+        logits = model(np.array([context]), conditioning)[:, -1].astype("float32")
+        token = int(autoregressive.sample(logits, rng.random(1, "float32"), sampler)[0])
+        tokens, context = [*tokens, token], [*context, token]
+    return tokens
+
+
+@pytest.fixture
+def short_model():
+    model = PositionalModel()
+    model.context_length = 9
+    return model
+
+
+def test_windows_of_prompts_of_any_lengths_equal_uncached_steps(short_model):
+    rng, conditioning = np.random.default_rng(3), random_conditioning(5)
+    prompts = [rng.integers(9, size=length) for length in (3, 8, 9, 10, 25)]
+    with pytest.raises(ValueError, match="max_new_tokens: expected at most 9 tokens"):
+        generate(short_model, prompts, 30, conditioning=conditioning)
+    rows = generate(
+        short_model, prompts, 30, sampler=GREEDY, conditioning=conditioning, sliding_window=True
+    )
+    for row, prompt, vector in zip(rows, prompts, conditioning, strict=True):
+        assert row.tolist() == generate_in_windows(short_model, prompt, 30, vector[None])
+
+
+def test_windows_have_different_random_numbers_and_stream_has_them_too(short_model):
+    conditioning, sampler = random_conditioning(1), Sampler(2.0)
+    expected = generate_in_windows(short_model, [1, 2], 25, conditioning, sampler)
+    options = dict(sampler=sampler, seed=0, conditioning=conditioning, sliding_window=True)
+    tokens = generate(short_model, np.array([[1, 2]]), 25, **options)
+    assert tokens.shape == (1, 27) and tokens[0].tolist() == expected
+    assert np.hstack(list(stream(short_model, [[1, 2]], 25, **options))).tolist() == expected[2:]
+
+
+def test_a_text_that_fits_is_the_same_with_a_sliding_window(short_model):
+    prompts = [[1, 2, 3], [4]]
+    options = dict(sampler=Sampler(2.0), seed=1, conditioning=random_conditioning(2))
+    rows = generate(short_model, prompts, 6, **options)
+    others = generate(short_model, prompts, 6, **options, sliding_window=True)
+    assert [row.tolist() for row in rows] == [row.tolist() for row in others]
+
+
+def test_a_sequence_that_ended_in_an_earlier_window_remains_ended():
+    model = cyclic_bigram_model(12)
+    model.context_length = 4
+    options = dict(sampler=GREEDY, stop_token=9, sliding_window=True)
+    tokens = generate(model, np.array([[0], [7]]), 13, **options)
+    assert tokens.tolist() == [[*range(10), 9, 9, 9, 9], [7, 8] + 12 * [9]]
+    rows = generate(model, [[5, 6, 7], [0]], 13, **options)
+    assert [row.tolist() for row in rows] == [[5, 6, 7, 8, 9], list(range(10))]
+    pieces = list(stream(model, [[0], [7]], 13, **options))
+    assert np.stack(pieces, axis=1).tolist() == [list(range(1, 10)), [8] + 8 * [9]]
+
+
+def test_invalid_sliding_windows_raise(short_model):
+    options = dict(conditioning=random_conditioning(1))
+    with pytest.raises(ValueError, match="sliding_window: expected True or False, got 4"):
+        generate(short_model, [[0]], 5, sliding_window=4, **options)
+    short_model.context_length = 1
+    with pytest.raises(ValueError, match="sliding_window: expected a context length of at least 2"):
+        generate(short_model, [[0]], 5, sliding_window=True, **options)
+
+
+# A vocabulary that is padded beyond the tokenizer's.
+
+
+def padded_bigram_model(num_tokens=3):
+    """Tokens 3 and 4, which the tokenizer lacks, are by far the likeliest."""
+    rng = np.random.default_rng(0)
+    likely = np.hstack([0.01 * rng.dirichlet(np.ones(3), 5), np.full((5, 2), 0.495)])
+    model = BigramModel(likely)
+    model.tokenizer = CharacterTokenizer("abcde"[:num_tokens])
+    return model, likely
+
+
+def test_ids_that_the_tokenizer_lacks_are_never_sampled():
+    model, likely = padded_bigram_model()
+    expected = likely[:, :3] / likely[:, :3].sum(axis=1, keepdims=True)
+    tokens = generate(model, np.full((20_000, 1), 4), 1, seed=0)[:, 1]
+    np.testing.assert_allclose(np.bincount(tokens) / 20_000, expected[4], atol=0.015)
+    assert generate(model, [[0]], 30, sampler=GREEDY)[0].max() < 3
+    np.testing.assert_allclose(log_prob(model, [[0, 4]])[0], np.log(0.495), rtol=1e-5)
+    with pytest.raises(ValueError, match="stop_token: expected token ids from 0 to 2"):
+        generate(model, [[0]], 5, stop_token=3)
+    model.tokenizer = None
+    assert generate(model, [[0]], 1, sampler=GREEDY)[0][1] in (3, 4)
+
+
+def test_beam_search_finds_the_likeliest_sequence_that_the_tokenizer_can_decode():
+    model, likely = padded_bigram_model()
+    scores = {
+        (a, b): math.log(likely[0, a] * likely[a, b])
+        for a, b in itertools.product(range(3), repeat=2)
+    }
+    best = sorted(scores, key=scores.get, reverse=True)[:5]
+    tokens, log_probs = beam_search(model, [[0]], 2, beam_width=5)
+    assert [tuple(row[1:]) for row in tokens[0].tolist()] == best
+    np.testing.assert_allclose(log_probs[0], [scores[pair] for pair in best], rtol=1e-5)
+    with pytest.raises(ValueError, match="stop_token: expected token ids from 0 to 2"):
+        beam_search(model, [[0]], 2, stop_token=3)

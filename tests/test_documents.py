@@ -96,7 +96,7 @@ def test_each_benchmark_has_its_command_in_the_results():
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_of_the_package_have_existing_recipes_and_options(path):
-    source = read("keras_genai/__main__.py")
+    source = read("keras_genai/arguments.py")
     for command in commands(path.read_text(encoding="utf-8"), "python -m keras_genai "):
         name, *arguments = command.split()
         assert name in ("list", "train", "generate"), command

@@ -196,7 +196,7 @@ def test_loaded_model_equals_the_saved_one(tmp_path):
         ({"dff": 0}, "dff: expected a whole number of at least 1"),
         ({"activation": "mish"}, "activation: expected one of 'gelu_new'"),
         ({"dropout": 1.0}, "dropout: expected a fraction"),
-        ({"tokenizer": GPT2Tokenizer.train("a", 257)}, "tokenizer: expected 11 tokens"),
+        ({"tokenizer": GPT2Tokenizer.train("a", 257)}, "tokenizer: expected at most 11 tokens"),
     ],
 )
 def test_invalid_arguments_raise(config, message):

@@ -12,7 +12,8 @@ from helpers import set_random_weights
 import keras_genai
 from keras_genai import language_model
 from keras_genai.autoregressive import GREEDY, Sampler
-from keras_genai.gpt2 import build_gpt2
+from keras_genai.gpt2 import build_gpt2, generate_text
+from keras_genai.language_model import MaskedCrossentropy, pad_texts
 from keras_genai.rnn import build_language_model
 from keras_genai.text import CharacterTokenizer, GPT2Tokenizer
 from keras_genai.transformer import build_seq2seq_transformer, build_transformer
@@ -424,3 +425,161 @@ def test_compiled_with_xla_an_invalid_token_gives_nan(name):
     compiled = np.asarray(tf.function(model, jit_compile=True)(tokens))
     np.testing.assert_allclose(compiled[[0, 3]], outputs(name, model)[[0, 3]], atol=1e-5)
     assert np.isnan(compiled[1, 2:]).all() and np.isnan(compiled[2, 3:]).all()
+
+
+# Padding in fine-tuning.
+
+
+def padded_texts():
+    """Texts of different lengths, in which token 0 is text; also as padded data."""
+    rng = np.random.default_rng(2)
+    texts = [rng.integers(9, size=length) for length in (6, 2, 4)]
+    texts[0][3] = 0
+    return texts, *pad_texts(texts)
+
+
+def tiny_gpt2():
+    return set_random_weights(build_gpt2(9, 8, 1, 2, 8, dropout=0.0), scale=0.4)
+
+
+def token_losses(model, tokens):
+    """Cross-entropy of each token of a text from the second on, in NumPy."""
+    logits = np.asarray(model(tokens[None, :-1]), "float64")[0]
+    log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    return -log_probs[np.arange(len(tokens) - 1), tokens[1:]]
+
+
+def test_padded_texts_are_inputs_and_next_tokens():
+    x, y = pad_texts([[5, 6, 7], [0, 8]])
+    assert x.tolist() == [[5, 6], [0, 0]] and y.tolist() == [[6, 7], [8, -100]]
+    assert pad_texts([[0, 8], [5, 6, 7]], 0)[1].tolist() == [[8, 0], [6, 7]]
+    for invalid, message in (([[1]], "at least 2 token ids"), ([[1, -1]], "sequences: expected")):
+        with pytest.raises(ValueError, match=message):
+            pad_texts(invalid)
+    with pytest.raises(ValueError, match="ignore_class: expected a whole number"):
+        pad_texts([[1, 2]], 0.5)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        MaskedCrossentropy(ignore_class=-100),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-100),
+    ],
+    ids=["masked", "stock"],
+)
+def test_padding_counts_neither_in_loss_nor_in_metrics_of_gpt2(loss):
+    texts, x, y = padded_texts()
+    model = tiny_gpt2()
+    losses = np.concatenate([token_losses(model, text) for text in texts])
+    correct = [np.asarray(model(text[None, :-1])).argmax(-1)[0] == text[1:] for text in texts]
+    cross_entropy = keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="nats")
+    model.compile("sgd", loss, weighted_metrics=["accuracy", cross_entropy], run_eagerly=True)
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert logs["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+    assert logs["nats"] == pytest.approx(losses.mean(), rel=1e-5)
+    assert logs["accuracy"] == pytest.approx(np.concatenate(correct).mean())
+
+    # Weights of texts; the loss of Keras is divided by the number of tokens, not by the weights.
+    weights = np.array([1.0, 0.0, 3.0])
+    weighted = np.repeat(weights, [5, 1, 3])
+    divisor = weighted.sum() if isinstance(loss, MaskedCrossentropy) else 9
+    assert model.evaluate(x, y, sample_weight=weights, verbose=0)[0] == pytest.approx(
+        (losses * weighted).sum() / divisor, rel=1e-5
+    )
+
+
+def test_padded_texts_train_like_the_texts_alone():
+    texts, x, y = padded_texts()
+    model, other = tiny_gpt2(), tiny_gpt2()
+    other.set_weights(model.get_weights())
+    model.compile(keras.optimizers.SGD(1.0), MaskedCrossentropy(ignore_class=-100))
+    model.train_on_batch(x, y)
+    with tf.GradientTape() as tape:
+        total = sum(
+            tf.reduce_sum(
+                keras.losses.sparse_categorical_crossentropy(
+                    text[None, 1:], other(text[None, :-1]), from_logits=True
+                )
+            )
+            for text in texts
+        )
+        mean = total / 9
+    gradients = tape.gradient(mean, other.trainable_variables)
+    for variable, old, gradient in zip(
+        model.trainable_variables, other.trainable_variables, gradients, strict=True
+    ):
+        expected = old - tf.convert_to_tensor(gradient)
+        np.testing.assert_allclose(variable, expected, atol=1e-5)
+
+
+def test_a_batch_of_padding_has_the_loss_0_and_no_gradient():
+    model = tiny_gpt2()
+    model.compile(keras.optimizers.SGD(1.0), MaskedCrossentropy(0.1, ignore_class=-100))
+    weights = model.get_weights()
+    assert model.train_on_batch(np.ones((2, 3), int), np.full((2, 3), -100)) == 0
+    assert all(map(np.array_equal, model.get_weights(), weights))
+
+
+def test_ignored_labels_need_a_loss_that_ignores_them():
+    model, (_, x, y) = tiny_gpt2(), padded_texts()
+    for loss in (
+        MaskedCrossentropy(),
+        MaskedCrossentropy(ignore_class=None),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    ):
+        model.compile("sgd", loss)
+        with pytest.raises(ValueError, match="y: expected token ids from 0 to 8, got .* -100"):
+            model.train_on_batch(x, y)
+    with pytest.raises(ValueError, match="ignore_class: expected a whole number"):
+        MaskedCrossentropy(ignore_class="x")
+    with pytest.raises(ValueError, match="ignore_class: expected a whole number of at most"):
+        MaskedCrossentropy(ignore_class=2**31)
+
+
+def test_without_an_ignored_class_label_0_counts_and_the_config_keeps_it():
+    labels, logits = np.array([[0, 2]]), np.array([[[0.0, 1, 2], [3, 0, 1]]], "float32")
+    log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    for ignore_class, expected in (
+        (0, -log_probs[0, 1, 2]),
+        (2, -log_probs[0, 0, 0]),
+        (None, -(log_probs[0, 1, 2] + log_probs[0, 0, 0]) / 2),
+    ):
+        loss = MaskedCrossentropy(ignore_class=ignore_class)
+        loss = MaskedCrossentropy.from_config(loss.get_config())
+        assert float(loss(labels, logits)) == pytest.approx(expected, rel=1e-5)
+
+
+# GPT-2 beyond its tokenizer and its context.
+
+
+def test_gpt2_with_a_padded_vocabulary_generates_text(tmp_path):
+    tokenizer = CharacterTokenizer("abcd")
+    model = set_random_weights(build_gpt2(9, 8, 1, 2, 8, tokenizer=tokenizer))
+    model.embedding.embeddings.assign(
+        np.vstack([model.embedding.embeddings[:4], 50 * np.ones((5, 8))])
+    )
+    model.layer_norm.beta.assign(np.ones(8))  # the logits of the padding are huge
+    assert np.asarray(model(np.array([[0, 1]]))).argmax(-1).min() >= 4
+    assert set(model.generate("ab", 6)) <= set("abcd")
+    assert set(model.beam_search("ab", 3, beam_width=6)[0][0]) <= set("abcd")
+    assert model.log_prob([[0, 8]])[0] > np.log(0.1)  # of the whole vocabulary
+    with pytest.raises(ValueError, match="tokenizer: expected at most 3 tokens, as the model has"):
+        build_gpt2(3, 8, 1, 2, 8, tokenizer=tokenizer)
+
+
+def test_text_beyond_the_context_length_is_generated_and_streamed():
+    model = set_random_weights(build_gpt2(4, 8, 1, 2, 8, tokenizer=CharacterTokenizer("abcd")))
+    text = model.generate("abcdabcdab", 12, seed=0, sliding_window=True)
+    assert len(text) == 22 and text.startswith("abcdabcdab")
+    pieces = model.stream("abcdabcdab", 12, seed=0, sliding_window=True)
+    assert "".join(pieces) == text[10:]
+    tokens = model.tokenizer.encode("abcdabcdab")
+    greedy = model.generate("abcdabcdab", 12, sampler=GREEDY, sliding_window=True)
+    model.tokenizer.end_token = 0
+    end = greedy.find("a", 10)
+    expected = greedy if end < 0 else greedy[:end]
+    texts = generate_text(model, model.tokenizer, "abcdabcdab", 22, sliding_window=True)
+    assert texts == [expected] and len(tokens) == 10
+    with pytest.raises(ValueError, match="max_new_tokens: expected at most 8 tokens"):
+        generate_text(model, model.tokenizer, "abcdabcdab", 22)

@@ -21,12 +21,14 @@ import keras_genai
 from keras_genai import datasets, pretrained, tasks
 from keras_genai.__main__ import main
 from keras_genai.audio import load_wav, save_wav
+from keras_genai.autoregressive import Sampler
 from keras_genai.callbacks import AtomicModelCheckpoint
 from keras_genai.catalog import RECIPES
 from keras_genai.diffusion import DDPM, NoiseSchedule, build_unet
 from keras_genai.experiments import EXPERIMENTS
 from keras_genai.gan import GAN, build_discriminator, build_generator
 from keras_genai.gpt2 import build_gpt2
+from keras_genai.gpt2_checkpoint import save_gpt2
 from keras_genai.pixelcnn import build_pixelcnn
 from keras_genai.rnn import build_language_model
 from keras_genai.text import CharacterTokenizer, GPT2Tokenizer, TranslationTokenizer
@@ -498,6 +500,33 @@ def test_default_prompt_is_the_first_character_of_a_vocabulary_without_new_line(
     assert text.startswith("x") and len(text) == 1 + 9 + 1
 
 
+def test_generate_writes_a_text_beyond_the_context_length(tmp_path, capsys):
+    model = build_gpt2(3, 8, 1, 1, 4, tokenizer=CharacterTokenizer("xyz"))
+    set_random_weights(model).save(tmp_path / "model.keras")
+    arguments = ["generate", str(tmp_path / "model.keras"), "--length", "30", "--prompt", "xyzzy"]
+    assert main(arguments) == 2
+    assert "max_new_tokens: expected at most 8 tokens" in capsys.readouterr().err
+    sampler = Sampler(temperature=0.5)
+    expected = model.generate("xyzzy", 30, sampler=sampler, seed=0, sliding_window=True)
+    assert main([*arguments, "--sliding-window", "--temperature", "0.5"]) == 0
+    assert capsys.readouterr().out == expected + "\n" and len(expected) == 35
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_tokenizer", [True, False])
+def test_weights_of_a_checkpoint_generate_with_its_tokenizer(tmp_path, capsys, with_tokenizer):
+    tokenizer = GPT2Tokenizer.train("abcabc", 260) if with_tokenizer else GPT2Tokenizer.gpt2()
+    model = build_gpt2(tokenizer.vocab_size, 16, 1, 1, 4)
+    set_random_weights(model, 1.0)
+    model.tokenizer = tokenizer if with_tokenizer else None
+    save_gpt2(model, tmp_path)
+    arguments = ["generate", "article4-gpt2", "--weights", str(tmp_path), "--prompt", "abc"]
+    assert main([*arguments, "--length", "5", "--seed", "1"]) == 0
+    model.tokenizer = tokenizer
+    expected = model.generate("abc", 5, sampler=Sampler(temperature=0.8), seed=1)
+    assert capsys.readouterr().out == expected + "\n"
+
+
 def test_generating_text_without_a_tokenizer_exits_with_2(tmp_path, capsys):
     build_language_model(3, "gru", 4, 4).save(tmp_path / "model.keras")
     assert main(["generate", str(tmp_path / "model.keras"), "--length", "9"]) == 2
@@ -610,6 +639,11 @@ def test_invalid_options_for_diffusion_exit_with_2(
         (["generate", "article4-vae", "--output", "{folder}/a.gif"], "a name that ends in .png"),
         (["generate", "article4-vae", "--output", "{file}/a.png"], "{file}/a.png"),
         (["generate", "article4-vae", "--prompt", "a"], "--prompt: only for a text model"),
+        (["generate", "article4-vae", "--sliding-window"], "--sliding-window: only for a text"),
+        (
+            ["generate", "article1-transformer", "--prompt", "a", "--sliding-window"],
+            "--sliding-window: not for translation",
+        ),
         (["generate", "article4-vae", "--steps", "9"], "--steps: only for a diffusion model"),
         (
             ["generate", "conditional-vae", "--guidance-scale", "1"],

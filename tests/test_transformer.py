@@ -104,6 +104,32 @@ def test_padding_labels_do_not_count_in_a_language_model(loss, sample_weight):
         assert logs["accuracy"] == pytest.approx(np.average(correct, weights=weighted), abs=1e-5)
 
 
+def test_the_label_that_the_loss_ignores_does_not_count_in_the_metrics():
+    model = build_transformer(11, 6, 12, 1, 8, 2, 12)
+    add_random_noise(model)
+    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=-100)
+    model.compile("adam", loss, weighted_metrics=["accuracy"], run_eagerly=True)
+    x, labels = np.array([[3, 4, 5, 6], [7, 8, 9, 10]]), np.array([[0, 1, 2, 3], [4, 5, 0, 1]])
+    ignored = np.array([[0, 0, 1, 1], [0, 1, 1, 1]], bool)
+    probabilities = np.asarray(model(x), "float64")
+    losses = -np.log(np.take_along_axis(probabilities, labels[..., None], axis=-1))[..., 0]
+    correct = probabilities.argmax(axis=-1) == labels
+    logs = model.evaluate(x, np.where(ignored, -100, labels), verbose=0, return_dict=True)
+    assert logs["loss"] == pytest.approx(losses[~ignored].mean(), rel=1e-5)
+    assert logs["accuracy"] == pytest.approx(correct[~ignored].mean())
+
+
+def test_a_loss_of_logits_is_refused_for_probabilities():
+    model = small_transformer()
+    logits_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for loss in (transformer.MaskedCrossentropy(), logits_loss):
+        with pytest.raises(ValueError, match="loss: expected one of probabilities, .* of logits"):
+            model.compile("adam", loss)
+    model.pop()
+    model.add(keras.layers.Dense(6))
+    model.compile("adam", transformer.MaskedCrossentropy())
+
+
 def test_label_0_counts_as_a_class_outside_of_language_models():
     for config in ({"causal": False}, {"causal": True}):
         model = build_transformer(11, 6, 12, 1, 8, 2, 12, **config)

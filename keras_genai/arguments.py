@@ -1,0 +1,121 @@
+"""Arguments of the command line: their names, types, limits and help."""
+
+import argparse
+import pathlib
+
+MAX_COUNT = 10_000  # samples in one file
+
+
+class UsageError(ValueError):
+    """Invalid input of a command, reported in one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that reports an invalid command line in the same way as other invalid input."""
+
+    def error(self, message):
+        raise UsageError(message)
+
+
+def build_parser(list_recipes, train, generate) -> argparse.ArgumentParser:
+    """Return the parser; `options.command` is the function of the command, one of the arguments."""
+    parser = Parser(
+        prog="python -m keras_genai",
+        description="Train the generative models of the articles, and generate from them.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="list | train | generate")
+
+    command = commands.add_parser("list", help="list all recipes with their expected metrics")
+    command.set_defaults(command=list_recipes)
+
+    command = commands.add_parser("train", help="train a recipe")
+    command.set_defaults(command=train)
+    add = command.add_argument
+    add("name", help="name of a recipe: see list")
+    add("--epochs", type=_positive_int, metavar="N", help="number of epochs [the recipe's]")
+    add("--batch-size", type=_positive_int, metavar="N", help="batch size [the recipe's]")
+    add("--seed", type=_non_negative_int, metavar="N", help="seed of weights, order and noise [0]")
+    add("--output", type=pathlib.Path, metavar="DIR", help="run folder [runs/NAME]")
+    add(
+        "--data",
+        metavar="FOLDER-OR-FILE",
+        help="your own images or WAV files (one folder per class), text, or series (CSV file)",
+    )
+    add("--resume", action="store_true", help="continue after the last whole epoch")
+
+    command = commands.add_parser(
+        "generate",
+        help="write images to a PNG file or sounds to a WAV file, continue or translate text",
+    )
+    command.set_defaults(command=generate)
+    add = command.add_argument
+    add("source", metavar="NAME-OR-FILE.keras", help="pretrained model, or a saved one")
+    add(
+        "--count",
+        type=lambda text: _positive_int(text, maximum=MAX_COUNT),
+        metavar="N",
+        help="number of images [64], sounds [1 per class] or texts [1]",
+    )
+    add("--seed", type=_non_negative_int, default=0, metavar="N", help="seed of the noise [0]")
+    add(
+        "--output",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="output file [NAME.png or NAME.wav; text is printed]",
+    )
+    add(
+        "--guidance-scale",
+        type=float,
+        metavar="S",
+        help="diffusion: scale of classifier-free guidance, 1 for none [1]",
+    )
+    add("--steps", type=_positive_int, metavar="N", help="diffusion: sampling steps [50]")
+    add(
+        "--label",
+        type=_non_negative_int,
+        metavar="K",
+        help="class of all samples [all classes in turn]",
+    )
+    add("--prompt", metavar="TEXT", help="text: the prompt [a new line]")
+    add(
+        "--length",
+        type=_positive_int,
+        metavar="N",
+        help="text: number of new tokens [400]; sound: length in samples [one second]",
+    )
+    add(
+        "--sliding-window",
+        action="store_true",
+        default=None,
+        help="text: continue beyond the context length of the model, from its last tokens",
+    )
+    add("--temperature", type=float, metavar="T", help="text [0.8] and sound [0.9]: temperature")
+    add("--top-k", type=_positive_int, metavar="K", help="text and sound: top-k sampling [off]")
+    add("--top-p", type=float, metavar="P", help="text and sound: nucleus sampling [off]")
+    add(
+        "--weights",
+        metavar="NAME-OR-FOLDER",
+        help="article4-gpt2: published weights instead of the pretrained ones, such as gpt2",
+    )
+    return parser
+
+
+def _positive_int(text: str, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
+    if not text.isdecimal() or len(text) > 10 or not minimum <= int(text) <= maximum:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from {minimum} to {maximum}, got {text!r:.50}"
+        )
+    return int(text)
+
+
+def _non_negative_int(text: str) -> int:
+    return _positive_int(text, 0)
+
+
+def check_encoding(options) -> None:
+    """Raise UsageError for an argument with bytes that are not UTF-8, which Python escapes."""
+    for name, value in vars(options).items():
+        try:
+            str(value).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{name}: expected a text in UTF-8, got {str(value)!r}") from error
