@@ -22,22 +22,28 @@ class OptimizerPair(keras.optimizers.Optimizer):
             article 4's Adam with a learning rate of 2e-4.
 
     Raises:
-        ValueError: if both are the same optimizer, whose state would mix two networks, and for a
-            network without trainable weights.
+        ValueError: for no optimizer, if both are the same one, whose state would mix two networks,
+            and for a network without trainable weights.
     """
 
     def __init__(self, gan, generator_optimizer, discriminator_optimizer):
         super().__init__(learning_rate=0.0, name="optimizer_pair")
-        optimizers = (generator_optimizer, discriminator_optimizer)
-        if isinstance(generator_optimizer, keras.Optimizer) and optimizers[0] is optimizers[1]:
+        optimizers = {
+            "generator_optimizer": generator_optimizer,
+            "discriminator_optimizer": discriminator_optimizer,
+        }
+        same = generator_optimizer is discriminator_optimizer
+        if same and isinstance(generator_optimizer, keras.Optimizer):
             raise ValueError("discriminator_optimizer: expected another optimizer instance.")
         networks = {"generator": gan.generator, "discriminator": gan.discriminator}
         for name, network in networks.items():
             if not network.trainable_weights:
                 raise ValueError(f"{name}: expected trainable weights, got a frozen network.")
         self.pair = tuple(
-            with_loss_scaling(optimizer or keras.optimizers.Adam(2e-4), gan)
-            for optimizer in optimizers
+            with_loss_scaling(
+                keras.optimizers.Adam(2e-4) if optimizer is None else optimizer, gan, name
+            )
+            for name, optimizer in optimizers.items()
         )
         self.pair_variables = [network.trainable_weights for network in networks.values()]
         for optimizer, variables in zip(self.pair, self.pair_variables, strict=True):

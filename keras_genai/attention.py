@@ -29,6 +29,7 @@ from keras_genai.random_state import Dropout
 from keras_genai.validation import (
     check_bools,
     check_fraction,
+    check_identifier,
     check_number,
     check_size,
     check_sizes,
@@ -140,10 +141,9 @@ class CachedMultiHeadAttention(LayerStateMixin, layers.Layer):
 
 
 def _get_initializer(kernel_initializer):
-    try:
-        initializer = keras.initializers.get(kernel_initializer)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"kernel_initializer: {error}") from error
+    initializer = check_identifier(
+        "kernel_initializer", kernel_initializer, keras.initializers.get, "an initializer"
+    )
     check_type("kernel_initializer", initializer, keras.initializers.Initializer)
     return initializer
 
@@ -190,7 +190,9 @@ class _TransformerLayer(LayerStateMixin, layers.Layer):
         super().__init__(**kwargs)
         self.num_heads, self.dff = check_sizes(num_heads=num_heads, dff=dff)
         self.attention_dropout = check_fraction("attention_dropout", attention_dropout)
-        self.activation = keras.activations.get(activation)
+        self.activation = check_identifier(
+            "activation", activation, keras.activations.get, "an activation"
+        )
         check_bools(norm_first=norm_first)
         epsilon = check_number("layer_norm_epsilon", layer_norm_epsilon, above=0)
         self.norm_first, self.layer_norm_epsilon = norm_first, epsilon

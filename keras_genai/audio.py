@@ -8,14 +8,13 @@ import numpy as np
 from keras import ops
 
 from keras_genai.files import read_bytes, replace_file
-from keras_genai.validation import check_range, check_size
+from keras_genai.validation import as_array, check_range, check_size
 
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE  # format tags
 # The last 14 bytes of the GUID of a format, behind its tag.
 GUID = bytes.fromhex("0000 0000 1000 8000 00aa 0038 9b71")
 # Sizes that programs write before they know the size of a stream.
 STREAMED = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000)
-MAX_RATE = 2**31 - 1
 MAX_SAMPLES = 2**28
 
 
@@ -39,10 +38,8 @@ def mu_law_encode(waveform, quantization_channels: int = 256) -> np.ndarray:
     Raises:
         ValueError: for values outside [-1, 1], or for fewer than 2 levels.
     """
-    check_size("quantization_channels", quantization_channels, minimum=2)
-    waveform = np.asarray(waveform, "float64")
-    _check_amplitude(waveform)
-    return np.asarray(mu_law_tensor(waveform, quantization_channels))
+    levels = check_size("quantization_channels", quantization_channels, minimum=2)
+    return np.asarray(mu_law_tensor(_as_waveform(waveform), levels))
 
 
 def mu_law_tensor(waveform, quantization_channels: int = 256):
@@ -66,7 +63,7 @@ def mu_law_decode(levels, quantization_channels: int = 256) -> np.ndarray:
         ValueError: for levels out of range, or for fewer than 2 levels.
     """
     mu = check_size("quantization_channels", quantization_channels, minimum=2) - 1
-    levels = np.asarray(levels)
+    levels = as_array("levels", levels)
     check_range("levels", levels, quantization_channels)
     companded = 2 * levels.astype("float64") / mu - 1
     return (np.sign(companded) * np.expm1(np.abs(companded) * np.log1p(mu)) / mu).astype("float32")
@@ -85,24 +82,20 @@ def save_wav(path, waveform, sample_rate: int = 8000) -> None:
             of a folder or device.
         OSError: if the file cannot be written.
     """
-    waveform = np.asarray(waveform)
+    waveform = as_array("waveform", waveform)
     if waveform.ndim != 1:
         raise ValueError(f"waveform: expected shape (n,), got {waveform.shape}.")
     if len(waveform) > MAX_SAMPLES:
         raise ValueError(f"waveform: expected at most {MAX_SAMPLES} samples, got {len(waveform)}.")
-    if waveform.dtype.kind not in "fiub":
-        raise ValueError(f"waveform: expected real numbers, got an array of {waveform.dtype}.")
-    waveform = waveform.astype("float64")  # float16 would round 32767 to 32768
-    _check_amplitude(waveform)
-    if check_size("sample_rate", sample_rate) > MAX_RATE:
-        raise ValueError(f"sample_rate: expected at most {MAX_RATE}, got {sample_rate}.")
+    waveform = _as_waveform(waveform)
+    sample_rate = check_size("sample_rate", sample_rate)
     samples = np.round(waveform * 32767).astype("<i2").tobytes()
     with (
         replace_file(path) as unfinished,
         open(unfinished, "wb") as raw,
         wave.open(raw, "wb") as file,
     ):
-        file.setparams((1, 2, int(sample_rate), 0, "NONE", "not compressed"))
+        file.setparams((1, 2, sample_rate, 0, "NONE", "not compressed"))
         file.writeframes(samples)
 
 
@@ -235,9 +228,15 @@ def _read_with_soundfile(data: bytes) -> tuple[np.ndarray, int]:
         raise ValueError(str(error)) from error
 
 
-def _check_amplitude(waveform) -> None:
+def _as_waveform(waveform) -> np.ndarray:
+    """Return a waveform as float64: float16 would round 32767 to 32768."""
+    waveform = as_array("waveform", waveform)
+    if waveform.dtype.kind not in "fiub":
+        raise ValueError(f"waveform: expected real numbers, got an array of {waveform.dtype}.")
+    waveform = waveform.astype("float64")
     if not np.all(np.abs(waveform) <= 1):  # NaN compares false, so it fails here too
         raise ValueError(
             "waveform: expected values in [-1, 1], "
             f"got values from {waveform.min()} to {waveform.max()}. Divide by the peak."
         )
+    return waveform

@@ -1,16 +1,16 @@
 """Callbacks: a grid of samples after each epoch, atomic checkpoints, an error at divergence."""
 
-import errno
 import io
 import math
-import pathlib
 import sys
 
 import keras
 import numpy as np
 
-from keras_genai.files import replace_file
+from keras_genai.files import replace_file, to_path
 from keras_genai.plotting import plot_images
+from keras_genai.random_state import check_seed
+from keras_genai.validation import check_methods, check_number, check_size
 
 
 def save_figure(figure, path) -> None:
@@ -20,8 +20,13 @@ def save_figure(figure, path) -> None:
         figure: `matplotlib.figure.Figure`.
         path: String or path of the file, whose suffix is the format; without a suffix, `.png` is
             appended.
+
+    Raises:
+        ValueError: for another object, and for another path.
+        OSError: if the file cannot be written.
     """
-    path = pathlib.Path(path)
+    check_methods("figure", figure, "a figure of matplotlib", "savefig")
+    path = to_path(path)
     with replace_file(path if path.suffix else path.with_name(f"{path.name}.png")) as unfinished:
         figure.savefig(unfinished)
 
@@ -43,12 +48,29 @@ class SampleGrid(keras.callbacks.Callback):
         seed: Int. Seed of the noise. Defaults to `0`.
         columns: Int or `None`. Number of columns of the grid; `None` makes it square. Defaults to
             `None`.
+        image_shape: Tuple of ints or `None`. Shape of flat images that are not square; see
+            `plot_images`. Defaults to `None`.
+
+    Raises:
+        ValueError: for an invalid size or seed, and for another field than `epoch` in the path.
+            Labels and image shape are compared with the model before training.
     """
 
-    def __init__(self, path=None, num_images=64, labels=None, seed=0, columns=None):
+    def __init__(
+        self, path=None, num_images=64, labels=None, seed=0, columns=None, image_shape=None
+    ):
         super().__init__()
-        self.path, self.num_images, self.labels, self.seed = path, num_images, labels, seed
-        self.columns = columns
+        self.path = None if path is None else to_path(path)
+        self.num_images, self.seed = check_size("num_images", num_images), check_seed(seed)
+        self.columns = None if columns is None else check_size("columns", columns)
+        self.labels, self.image_shape = labels, image_shape
+        if path is not None:
+            try:
+                self._epoch_path(1)
+            except (LookupError, ValueError, AttributeError, TypeError) as error:
+                raise ValueError(
+                    f"path: expected {{epoch}} as the only field, got {path!r}."
+                ) from error
 
     def on_train_begin(self, logs=None):
         if not hasattr(self.model, "generate"):
@@ -63,11 +85,10 @@ class SampleGrid(keras.callbacks.Callback):
 
     def _plot(self):
         images = self.model.generate(self.num_images, labels=self.labels, seed=self.seed)
-        return plot_images(images, self.columns)
+        return plot_images(images, self.columns, image_shape=self.image_shape)
 
     def _epoch_path(self, epoch):
-        path = pathlib.Path(self.path)
-        return path.with_name(path.name.format(epoch=epoch))
+        return self.path.with_name(self.path.name.format(epoch=epoch))
 
     def write_missing(self, epoch: int) -> None:
         """Write the picture of the model after `epoch` epochs, if it is missing or empty."""
@@ -98,22 +119,21 @@ class AtomicModelCheckpoint(keras.callbacks.Callback):
 
     Args:
         path: String or path of the `.keras` file.
+
+    Raises:
+        ValueError: for another path.
     """
 
     def __init__(self, path):
         super().__init__()
-        self.path = pathlib.Path(path)
+        self.path = to_path(path)
 
     def on_train_begin(self, logs=None):
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def on_epoch_end(self, epoch, logs=None):
         with replace_file(self.path) as unfinished:
-            try:
-                self.model.save(unfinished)
-            except OSError as error:  # those of HDF5 may have neither a number nor a reason
-                reason = error.strerror or " ".join(str(error).split())
-                raise OSError(error.errno or errno.EIO, reason) from error
+            self.model.save(unfinished)
 
 
 class RaiseOnNaN(keras.callbacks.Callback):
@@ -128,10 +148,15 @@ class RaiseOnNaN(keras.callbacks.Callback):
         max_growth: Float or `None`. Largest valid loss after an epoch, as a multiple of the loss
             of the first step or of 1, whichever is larger; a larger one that still rises is an
             error. `None` turns the check off. Defaults to `1000.0`.
+
+    Raises:
+        ValueError: for another number.
     """
 
     def __init__(self, max_growth=1000.0):
         super().__init__()
+        if max_growth is not None:
+            max_growth = check_number("max_growth", max_growth, above=0)
         self.max_growth = max_growth
 
     def on_train_begin(self, logs=None):

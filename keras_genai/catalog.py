@@ -293,6 +293,8 @@ def find(name: str) -> Recipe:
     Raises:
         ValueError: for an unknown name.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"name: expected a string, got {name!r:.200}.")
     if name not in RECIPES:
         raise ValueError(f"{name}: no such recipe; expected one of {', '.join(RECIPES)}.")
     return RECIPES[name]

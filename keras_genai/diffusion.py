@@ -33,7 +33,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_genai.conditioning import check_network, count_classes
-from keras_genai.models import ConfigMixin, CustomLossMixin, GenerativeImageModel
+from keras_genai.models import ConfigMixin, CustomLossMixin, GenerativeImageModel, SettableFraction
 from keras_genai.noise_schedule import NoiseSchedule, ddim_step, ddpm_step
 from keras_genai.random_state import SeedStateMixin, random_generator
 from keras_genai.unet import SinusoidalTimeEmbedding, build_unet
@@ -41,7 +41,6 @@ from keras_genai.validation import (
     as_array,
     check_bools,
     check_choice,
-    check_fraction,
     check_images,
     check_labels,
     check_outputs,
@@ -98,6 +97,8 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         digits = model.generate(16)
     """
 
+    cond_drop_prob, ema_momentum = SettableFraction(), SettableFraction()
+
     def __init__(
         self,
         network,
@@ -121,8 +122,6 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
                 f"got {output_shape}."
             )
         check_type("schedule", schedule, NoiseSchedule)
-        cond_drop_prob = check_fraction("cond_drop_prob", cond_drop_prob)
-        ema_momentum = check_fraction("ema_momentum", ema_momentum)
         check_choice("prediction_type", prediction_type, ("noise", "v"))
         super().__init__(network.inputs, network(network.inputs), name=name, **kwargs)
         self.network, self.schedule = network, schedule

@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import errno
 import os
 import pathlib
 import stat
@@ -193,8 +194,9 @@ def replace_file(path):
     try:
         yield unfinished
         os.replace(unfinished, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    except OSError as error:  # those of HDF5 may have neither a number nor a reason
+        reason = error.strerror or " ".join(str(error).split())
+        raise OSError(error.errno or errno.EIO, reason, str(path)) from error
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink()

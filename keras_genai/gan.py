@@ -19,10 +19,9 @@ Corrected from the articles:
   with the combined model. This is right on Keras 2, where `compile` reads the flag: on TensorFlow
   2.15 the discriminator is trained. On Keras 3 it is silently wrong: the flag is read when a
   training step is first traced, and the weights never move; one UserWarning ("The model does not
-  have any trainable weights") is the only sign. A discriminator that was
-  trained before it was frozen still skips batches of a new size. Here it is frozen in the
-  generator's step only, on newly compiled models; then each layer has its own flag again. It can be
-  trained further and saved, even after the article's own loop.
+  have any trainable weights") is the only sign. A discriminator that was trained before it was
+  frozen still skips batches of a new size. Here it is frozen in the generator's step only, on newly
+  compiled models; then each layer has its own flag again. It can be trained further and saved.
 - Article 1, "训练 GAN": one "epoch" is one batch. Here an epoch is one pass over the images.
 - Article 2, section 4.1: `generator.input` in `build_gan` raises AttributeError on Keras 3. The
   targets of `gan.fit` have the shape of the noise, a ValueError on Keras 2 and 3. With both fixed,
@@ -42,12 +41,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from keras_genai.adversarial import (
-    OptimizerPair,
-    add_losses,
-    build_two_batch_model,
-    losses_of_call,
-)
+from keras_genai.adversarial import OptimizerPair, add_losses, build_two_batch_model, losses_of_call
 from keras_genai.conditioning import (
     check_network,
     check_probabilities,
@@ -61,7 +55,14 @@ from keras_genai.conditioning import (
 from keras_genai.layer_state import frozen
 from keras_genai.models import ConfigMixin, CustomLossMixin, GenerativeImageModel
 from keras_genai.random_state import SeedStateMixin, random_generator
-from keras_genai.validation import check_bools, check_choice, check_labels, check_same, check_sizes
+from keras_genai.validation import (
+    check_bools,
+    check_choice,
+    check_identifier,
+    check_labels,
+    check_same,
+    check_sizes,
+)
 
 
 def build_generator(
@@ -92,11 +93,12 @@ def build_generator(
         A `keras.Model` from noise `(batch, latent_dim)` to images `(batch, output_dim)` in [0, 1].
 
     Raises:
-        ValueError: if a size is not a whole number of at least 1, or the initializer is unknown.
+        ValueError: for an invalid size, and for an unknown activation or initializer.
     """
     latent_dim, hidden_dims, output_dim = check_sizes(
         latent_dim=latent_dim, hidden_dims=hidden_dims, output_dim=output_dim
     )
+    check_choice("output_activation", output_activation, ("tanh", "sigmoid"))
     noise = keras.Input((latent_dim,), name="noise")
     labels = label_input(num_classes)
     x = concat_labels(noise, labels, num_classes)
@@ -133,7 +135,7 @@ def build_discriminator(
         `(batch, 1)` that they are real.
 
     Raises:
-        ValueError: if a size is not a whole number of at least 1, or the initializer is unknown.
+        ValueError: for an invalid size, and for an unknown activation or initializer.
     """
     input_dim, hidden_dims = check_sizes(input_dim=input_dim, hidden_dims=hidden_dims)
     check_bools(rescale=rescale)
@@ -153,6 +155,7 @@ def _dense(x, units, activation, initializer, **options):
         bound = x.shape[-1] ** -0.5
         for name in ("kernel_initializer", "bias_initializer"):
             options[name] = keras.initializers.RandomUniform(-bound, bound)
+    activation = check_identifier("activation", activation, keras.activations.get, "an activation")
     return layers.Dense(units, activation, **options)(x)
 
 
@@ -187,14 +190,13 @@ def train_gan(
         batch_size: Int. Real images per step; the last batch may be smaller. Defaults to `64`.
         generator_optimizer, discriminator_optimizer: See `GAN.compile`.
         seed: Int or `None`. Seed of the noise and of the order of the images. Defaults to `None`.
-        shuffle, callbacks, verbose: See `keras.Model.fit`. The `model` of the callbacks is a
-            compiled `GAN` of both networks.
+        shuffle, callbacks, verbose: See `keras.Model.fit`; the `model` of the callbacks is a `GAN`.
 
     Returns:
         A `keras.callbacks.History` of `discriminator_loss` and `generator_loss` per epoch.
 
     Raises:
-        ValueError: for invalid images, labels or sizes.
+        ValueError: for invalid images, labels, sizes or optimizers.
     """
     model = GAN(generator, discriminator, joint_batch, resample_noise, seed)
     model.check_data(x, labels)
@@ -226,11 +228,10 @@ def train_gan(
         for step in range(steps):
             indices = order[step * batch_size : (step + 1) * batch_size]
             callbacks.on_train_batch_begin(step)
-            real = x[indices]
-            real_labels = None if labels is None else labels[indices]
+            real, real_labels = x[indices], None if labels is None else labels[indices]
             ones, zeros = np.ones((len(real), 1)), np.zeros((len(real), 1))
-            for trained in (discriminator_model, combined):
-                trained.reset_metrics()  # older Keras would return the mean of all steps
+            discriminator_model.reset_metrics()  # older Keras would return the mean of all steps
+            combined.reset_metrics()
             # Discriminator: target 1 for real and 0 for generated images.
             noise = np.asarray(model.sample_noise(len(real)))
             fake = np.asarray(generator(pack_inputs(noise, real_labels), training=True))
@@ -292,8 +293,7 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         self.generator, self.discriminator = generator, discriminator
         check_bools(joint_batch=joint_batch, resample_noise=resample_noise)
         self.joint_batch, self.resample_noise = joint_batch, resample_noise
-        self.num_classes = count_classes(generator)
-        self.latent_dim = generator.inputs[0].shape[-1]
+        self.num_classes, self.latent_dim = count_classes(generator), generator.inputs[0].shape[-1]
         self.create_seed_generators(seed)
         self.cross_entropy = keras.losses.BinaryCrossentropy()
         self.discriminator_loss_tracker = keras.metrics.Mean(name="discriminator_loss")
@@ -315,7 +315,7 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             **kwargs: Other arguments of `keras.Model.compile`, such as `jit_compile`.
 
         Raises:
-            ValueError: if a loss or metrics are given: the model has its own.
+            ValueError: for no optimizer, and for a loss or metrics: the model has its own.
         """
         for name in ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics"):
             if kwargs.get(name) is not None:

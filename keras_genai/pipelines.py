@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_genai.audio import mu_law_tensor
+from keras_genai.validation import as_array, as_numbers, check_bools, check_range, check_size
 
 
 def make_dataset(arrays, batch_size: int, seed: int, epoch) -> tf.data.Dataset:
@@ -22,9 +23,16 @@ def make_dataset(arrays, batch_size: int, seed: int, epoch) -> tf.data.Dataset:
 
     Returns:
         A `tf.data.Dataset` whose elements have the structure of `arrays`.
+
+    Raises:
+        ValueError: for arrays of different lengths or without rows.
     """
+    arrays = tf.nest.map_structure(lambda array: as_array("arrays", array), arrays)
+    lengths = {array.shape[:1] for array in tf.nest.flatten(arrays)}
+    if len(lengths) != 1 or not lengths.isdisjoint({(), (0,)}):
+        raise ValueError(f"arrays: expected an equal number of rows, got shapes {lengths}.")
+    ((num_rows,),) = lengths
     tensors = tf.nest.map_structure(tf.convert_to_tensor, arrays)
-    num_rows = len(tf.nest.flatten(tensors)[0])
 
     def gather(rows):
         return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors)
@@ -47,9 +55,11 @@ def make_window_dataset(tokens, window: int, batch_size: int, seed: int, epoch) 
         after `x[:, i]`.
 
     Raises:
-        ValueError: if the text has fewer than `2 * window` tokens.
+        ValueError: if the text has fewer than `2 * window` tokens, or no integers.
     """
-    tokens = tf.convert_to_tensor(tokens)
+    tokens = as_numbers("tokens", tokens, (None,))
+    check_range("tokens", tokens, 2**31)
+    num_windows, tokens = count_windows(len(tokens), window), tf.convert_to_tensor(tokens)
 
     def gather(rows):
         offset = tf.random.stateless_uniform(
@@ -59,7 +69,7 @@ def make_window_dataset(tokens, window: int, batch_size: int, seed: int, epoch) 
         windows = tf.gather(tokens, starts[:, None] + tf.range(window + 1))  # (batch, window + 1)
         return windows[:, :-1], windows[:, 1:]
 
-    return resumable_dataset(count_windows(len(tokens), window), batch_size, seed, epoch, gather)
+    return resumable_dataset(num_windows, batch_size, seed, epoch, gather)
 
 
 def count_windows(num_tokens: int, window: int) -> int:
@@ -72,8 +82,12 @@ def count_windows(num_tokens: int, window: int) -> int:
     Raises:
         ValueError: if the text has fewer than `2 * window` tokens.
     """
+    num_tokens, window = check_size("num_tokens", num_tokens, 0), check_size("window", window)
     if num_tokens < 2 * window:
-        raise ValueError(f"text: expected at least {2 * window} tokens, got {num_tokens}.")
+        raise ValueError(
+            f"text: expected at least {2 * window} tokens, got {num_tokens}, for a window of "
+            f"{window}."
+        )
     return (num_tokens - window) // window
 
 
@@ -91,7 +105,19 @@ def make_pair_dataset(sources, targets, batch_size: int, seed: int, epoch) -> tf
     Returns:
         A `tf.data.Dataset` of pairs `(source, target)`, both int32 `(batch, m)`: m is the length of
         the longest sequence of the batch, rounded up to a multiple of 8.
+
+    Raises:
+        ValueError: for arrays of another shape, of different lengths, or of no token ids.
     """
+    sources = as_numbers("sources", sources, (None, None))
+    targets = as_numbers("targets", targets, (None, None))
+    check_range("sources", sources, 2**31)
+    check_range("targets", targets, 2**31)
+    if len(sources) != len(targets) or not sources.size or not targets.size:
+        raise ValueError(
+            "sources, targets: expected a row of both for each pair, at least one, got shapes "
+            f"{sources.shape} and {targets.shape}."
+        )
     sources, targets = tf.convert_to_tensor(sources), tf.convert_to_tensor(targets)
     lengths = tf.maximum(*(tf.math.count_nonzero(x, axis=1) for x in (sources, targets)))
 
@@ -121,7 +147,19 @@ def make_audio_dataset(
         A `tf.data.Dataset` of pairs `(x, y)`, or `((x, labels), y)`, with int32 mu-law levels from
         0 to 255. x `(batch, m)` begins with one level of silence; y `(batch, m)` has the next
         levels, and -1 after the end of a sound; m is a multiple of 512.
+
+    Raises:
+        ValueError: for no sound, for samples outside [-1, 1], and unless each has a label.
     """
+    check_bools(augment=augment)
+    if not isinstance(waveforms, (list, tuple)) or not waveforms:
+        raise ValueError(f"waveforms: expected a list of arrays, got {waveforms!r:.200}.")
+    waveforms = [as_numbers("waveforms", waveform, (None,)) for waveform in waveforms]
+    if not all(len(waveform) and np.abs(waveform).max() <= 1 for waveform in waveforms):
+        raise ValueError("waveforms: expected samples in [-1, 1], got others, or an empty sound.")
+    if labels is not None:
+        labels = as_numbers("labels", labels, (len(waveforms),))
+        check_range("labels", labels, 2**31)
     lengths = np.array([len(waveform) for waveform in waveforms], "int32")
     padded = np.zeros((len(lengths), 1 + -(-lengths.max() // 512) * 512), "float32")
     for row, waveform in zip(padded, waveforms, strict=True):
@@ -166,7 +204,14 @@ def resumable_dataset(
 
     Returns:
         A `tf.data.Dataset` of known cardinality.
+
+    Raises:
+        ValueError: for an invalid batch size, seed or epoch.
     """
+    batch_size = min(check_size("batch_size", batch_size), num_rows)
+    seed = check_size("seed", seed, 0, 2**63 - 1)
+    if not tf.is_tensor(epoch) or epoch.dtype != tf.int64 or epoch.shape.rank:
+        raise ValueError(f"epoch: expected an int64 variable, got {epoch!r:.200}.")
     num_batches = -(-num_rows // batch_size)
 
     def row_batches(_):

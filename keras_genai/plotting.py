@@ -8,12 +8,23 @@ import warnings
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import EngFormatter
 
 from keras_genai.datasets import data_path
-from keras_genai.validation import check_size
+from keras_genai.validation import (
+    as_array,
+    as_numbers,
+    check_dict,
+    check_images,
+    check_methods,
+    check_number,
+    check_size,
+    check_strings,
+    check_type,
+)
 
 # One color per model, the same in all figures: the palette of Okabe & Ito 2008, which is safe for
 # color-blind readers, and three colors at least as far from these as these are from each other.
@@ -30,12 +41,14 @@ COLORS = {
     "diffusion": "#8833EE",
 }
 
+LABEL_WIDTH = 0.075  # inches per character of a row's label
+MAX_PIXEL = 10  # noisy images of a diffusion process exceed [0, 1], but not this limit
+MAX_CELLS = 500  # rows or columns of a figure
 
-# Noisy images of a diffusion process exceed [0, 1], but not this limit.
-MAX_PIXEL = 10
 
-
-def plot_images(images, columns: int | None = None, titles=None, image_shape=None) -> Figure:
+def plot_images(
+    images, columns: int | None = None, titles=None, image_shape=None, row_labels=None
+) -> Figure:
     """Plot images in a grid, row by row.
 
     Args:
@@ -46,23 +59,29 @@ def plot_images(images, columns: int | None = None, titles=None, image_shape=Non
         image_shape: Tuple of ints, `(height, width)` or `(height, width, channels)`, of images
             `(n, features)`, or `None` for square images. A number of features that is also that of
             a 16:9 image, such as 144, causes a warning. Defaults to `None`.
+        row_labels: List of strings to the left of all rows, or `None`. Defaults to `None`.
 
     Raises:
-        ValueError: if the images have another shape or range, or the number of titles is not n.
+        ValueError: for images of another shape or range, and another number of titles or labels.
     """
     images = _to_image_batch(images, image_shape)
-    if titles is not None and len(titles) != len(images):
-        raise ValueError(f"titles: expected {len(images)}, got {len(titles)}.")
-    columns = columns or math.ceil(math.sqrt(len(images)))
-    check_size("columns", columns)
+    if titles is not None:
+        titles = check_strings("titles", titles, len(images))
+    columns = math.ceil(math.sqrt(len(images))) if columns is None else columns
+    columns = check_size("columns", columns, maximum=MAX_CELLS)
     rows = math.ceil(len(images) / columns)
     cell_width, cell_height = 0.8, 0.8 if titles is None else 1.0  # inches
-    figure = Figure(figsize=(cell_width * columns, cell_height * rows))
+    row_labels = [] if row_labels is None else check_strings("row_labels", row_labels, rows)
+    longest = max((len(line) for label in row_labels for line in label.split("\n")), default=0)
+    margin = 0.1 + LABEL_WIDTH * longest if row_labels else 0  # inches
+    width, height = margin + cell_width * columns, cell_height * rows
+    figure = Figure(figsize=(width, height))
     # One Axes in inches for all images: one Axes per image would take a second to render.
-    axes = figure.add_axes(
-        (0, 0, 1, 1), xlim=(0, cell_width * columns), ylim=(cell_height * rows, 0)
-    )
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(-margin, cell_width * columns), ylim=(height, 0))
     axes.axis("off")
+    for row, label in enumerate(row_labels):
+        middle = (row + 1) * cell_height - 0.4
+        axes.text(-0.06, middle, label, fontsize=9, ha="right", va="center")
     pixel_size = 0.76 / max(images.shape[1:3])  # inches
     for i, image in enumerate(images):
         row, column = divmod(i, columns)
@@ -71,7 +90,8 @@ def plot_images(images, columns: int | None = None, titles=None, image_shape=Non
         right = center + 0.5 * pixel_size * image.shape[1]
         bottom = (row + 1) * cell_height - 0.02
         top = bottom - pixel_size * image.shape[0]
-        axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=(left, right, bottom, top))
+        extent = (left, right, bottom, top)
+        axes.imshow(image, "gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
         if titles is not None:
             axes.text(center, top - 0.03, titles[i], fontsize=8, ha="center")
     return figure
@@ -79,13 +99,17 @@ def plot_images(images, columns: int | None = None, titles=None, image_shape=Non
 
 def _to_image_batch(images, image_shape=None) -> np.ndarray:
     """Return images as an array `(n, height, width, channels)`, 8-bit images in [0, 1]."""
-    images = np.asarray(images)
+    images = as_array("images", images)
     if image_shape is not None:
+        sizes = image_shape if isinstance(image_shape, (list, tuple)) else ()
+        if len(sizes) not in (2, 3):
+            raise ValueError(f"image_shape: expected (height, width), got {image_shape!r:.200}.")
+        image_shape = [check_size("image_shape", size) for size in sizes]
         shapes = (tuple(image_shape), (math.prod(image_shape),))
         if images.ndim < 2 or images.shape[1:] not in shapes:
-            raise ValueError(f"image_shape: expected that of the images, got {image_shape}.")
+            raise ValueError(f"image_shape: expected that of the images, got {sizes}.")
         images = images.reshape(len(images), *image_shape)
-    elif images.ndim == 2 and math.isqrt(images.shape[1]) ** 2 == images.shape[1]:
+    elif images.ndim == 2 and images.size and math.isqrt(images.shape[1]) ** 2 == images.shape[1]:
         side = math.isqrt(images.shape[1])
         if side and side % 12 == 0:  # 16:9 is the common format that has as many pixels
             warnings.warn(
@@ -96,7 +120,7 @@ def _to_image_batch(images, image_shape=None) -> np.ndarray:
         images = images.reshape(-1, side, side)
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or len(images) == 0 or images.shape[-1] not in (1, 3, 4):
+    if images.ndim != 4 or images.size == 0 or images.shape[-1] not in (1, 3, 4):
         raise ValueError(
             "images: expected at least one, (n, features) of a square, (n, height, width) or "
             f"(n, height, width, channels), got {images.shape}."
@@ -105,7 +129,7 @@ def _to_image_batch(images, image_shape=None) -> np.ndarray:
         raise ValueError(f"images: expected numbers, got an array of {images.dtype}.")
     integers = images.dtype.kind in "iu"
     low, high = (0, 255) if integers else (-MAX_PIXEL, MAX_PIXEL)
-    if images.size and (images.min() < low or images.max() > high):
+    if not (images.min() >= low and images.max() <= high):  # NaN compares false
         raise ValueError(
             "images: expected pixels in [0, 1] or integers from 0 to 255, got values from "
             f"{images.min()} to {images.max()}."
@@ -124,11 +148,11 @@ def plot_pixel_nll(images, nll) -> Figure:
     Raises:
         ValueError: if the number of maps is not that of the images.
     """
-    if len(images) != len(nll):
-        raise ValueError(f"nll: expected {len(images)} maps, one per image, got {len(nll)}.")
+    images = _to_image_batch(images)
+    nll = as_numbers("nll", nll, images.shape[:3])
     figure = Figure(figsize=(1.2 * len(images) + 1, 2.6), layout="constrained")
     rows = figure.subplots(2, len(images), squeeze=False)
-    for image, pixel_nll, upper, lower in zip(_to_image_batch(images), nll, *rows, strict=True):
+    for image, pixel_nll, upper, lower in zip(images, nll, *rows, strict=True):
         upper.imshow(image, cmap="gray", vmin=0, vmax=1)
         nll_map = lower.imshow(pixel_nll, cmap="magma", vmin=0, vmax=np.max(nll))
         lower.set_title(f"{pixel_nll.sum():.0f} nats", fontsize=9)
@@ -149,10 +173,16 @@ def plot_sounds(waveforms, sample_rate: int, titles, color="black") -> Figure:
             `"black"`.
 
     Raises:
-        ValueError: if the number of titles is not n.
+        ValueError: for invalid sounds, sample rate or color, or another number of titles.
     """
-    if len(titles) != len(waveforms):
-        raise ValueError(f"titles: expected {len(waveforms)}, got {len(titles)}.")
+    if not isinstance(waveforms, (list, tuple, np.ndarray)):
+        raise ValueError(f"waveforms: expected a list of arrays, got {waveforms!r:.200}.")
+    waveforms = [as_numbers("waveforms", waveform, (None,)) for waveform in list(waveforms)]
+    if not waveforms or not all(map(len, waveforms)):
+        raise ValueError("waveforms: expected at least one sound of at least one sample.")
+    titles = check_strings("titles", titles, len(waveforms))
+    sample_rate = check_size("sample_rate", sample_rate)
+    _check_color(color)
     figure = Figure(figsize=(2.4 * len(waveforms) + 0.6, 3.6), layout="constrained")
     rows = figure.subplots(2, len(waveforms), squeeze=False, sharex=True, sharey="row")
     seconds = max(map(len, waveforms)) / sample_rate
@@ -178,6 +208,13 @@ def plot_sounds(waveforms, sample_rate: int, titles, color="black") -> Figure:
     return figure
 
 
+def _check_color(color) -> None:
+    try:
+        to_rgba(color)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"color: expected a color of matplotlib, got {color!r:.200}.") from error
+
+
 def plot_history(history, color="black", unit: str | None = None) -> Figure:
     """Plot each metric of a training history over the epochs, with dashed validation values.
 
@@ -187,9 +224,17 @@ def plot_history(history, color="black", unit: str | None = None) -> Figure:
         unit: String or `None`. Unit of all metrics, on the y-axis of the first. Defaults to `None`.
 
     Raises:
-        ValueError: if there is no metric.
+        ValueError: if there is no metric, and for values that are no numbers.
     """
     history = getattr(history, "history", history)
+    check_dict("history", history)
+    history = {name: as_array(f"history: {name}", values) for name, values in history.items()}
+    for name, values in history.items():
+        if values.ndim != 1 or values.dtype.kind not in "fiub":
+            raise ValueError(f"history: {name}: expected numbers, one per epoch, got {values!r}.")
+    _check_color(color)
+    if unit is not None:
+        check_type("unit", unit, str)
     names = [name for name in history if not name.startswith("val_")]
     if not names:
         raise ValueError("history: expected at least one metric, got none.")
@@ -223,14 +268,21 @@ def plot_latent_space(vae, x=None, labels=None, size: int = 20, extent: float = 
             prior. Defaults to `2.5`.
 
     Raises:
-        ValueError: if the VAE has fewer than two latent dimensions, or classes.
+        ValueError: if the VAE has fewer than two latent dimensions, or classes; for a size or
+            extent out of range, and for another number of labels.
     """
+    check_methods("vae", vae, "a VAE", "encode", "decode", "latent_dim", "image_shape")
     if vae.latent_dim < 2 or vae.num_classes is not None:
         raise ValueError(
             "vae: expected at least two latent dimensions and no classes, "
             f"got latent_dim {vae.latent_dim} and num_classes {vae.num_classes}."
         )
-    check_size("size", size)
+    size = check_size("size", size, maximum=MAX_CELLS)
+    extent = float(check_number("extent", extent, maximum=1e6, above=0))
+    if x is not None:
+        check_images("x", x, vae.image_shape)
+    if labels is not None:
+        labels = as_numbers("labels", labels, (None if x is None else len(x),))
     axis = np.linspace(-extent, extent, size, dtype="float32")
     z = np.zeros((size * size, vae.latent_dim), "float32")
     z[:, 0], z[:, 1] = np.tile(axis, size), np.repeat(axis[::-1], size)  # z_2 increases upward
@@ -269,10 +321,13 @@ def plot_interpolation(vae, start, end, steps: int = 10, labels=None) -> Figure:
     Raises:
         ValueError: if start and end have different shapes, or for fewer than two steps.
     """
-    check_size("steps", steps, minimum=2)
-    start, end = np.atleast_2d(start), np.atleast_2d(end)
+    check_methods("vae", vae, "a VAE", "encode", "decode", "latent_dim", "image_shape")
+    steps = check_size("steps", steps, 2, MAX_CELLS)
+    start, end = (np.atleast_2d(as_array(*x)) for x in (("start", start), ("end", end)))
+    check_images("start", start, vae.image_shape)
     if start.shape != end.shape:
         raise ValueError(f"end: expected shape {start.shape}, that of start, got {end.shape}.")
+    check_images("end", end, vae.image_shape)
     z_start, z_end = vae.encode(start, labels)[0], vae.encode(end, labels)[0]  # (n, latent_dim)
     weights = np.linspace(0, 1, steps, dtype="float32")[None, :, None]
     z = (1 - weights) * z_start[:, None] + weights * z_end[:, None]  # (n, steps, latent_dim)
@@ -291,9 +346,11 @@ def plot_forecasts(series, forecast_start: int, forecasts: dict) -> Figure:
             color.
 
     Raises:
-        ValueError: if a forecast has another length.
+        ValueError: for invalid numbers, and if a forecast has another length.
     """
-    series = np.asarray(series)
+    series = as_numbers("series", series, (None,))
+    forecast_start = check_size("forecast_start in series", forecast_start, 0, len(series) - 1)
+    check_dict("forecasts", forecasts)
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     axes = figure.subplots()
     time = np.arange(len(series))
@@ -301,8 +358,12 @@ def plot_forecasts(series, forecast_start: int, forecasts: dict) -> Figure:
     start = max(0, forecast_start - horizon // 2)
     axes.plot(time[start:], series[start:], color="black", linewidth=1, label="observed")
     for name, forecast in forecasts.items():
+        forecast = as_numbers(f"forecasts: {name}", forecast, (None,))
         if len(forecast) != horizon:
-            raise ValueError(f"{name}: expected {horizon} values, got {len(forecast)}.")
+            raise ValueError(
+                f"forecasts: {name}: expected {horizon} values, those from forecast_start on, "
+                f"got {len(forecast)}."
+            )
         axes.plot(time[forecast_start:], forecast, linewidth=1, color=COLORS.get(name), label=name)
     axes.axvline(forecast_start, color="gray", linestyle=":")
     axes.legend()
@@ -326,6 +387,11 @@ def plot_gates(text, gates: dict, max_units: int = 24) -> Figure:
     Raises:
         ValueError: if the lengths of text and gates differ, or for fewer than one unit.
     """
+    check_type("text", text, str)
+    check_dict("gates", gates, "cell")
+    gates = {name: as_numbers("gates", values, (None, None)) for name, values in gates.items()}
+    if len({values.shape for values in gates.values()}) != 1 or not gates["cell"].size:
+        raise ValueError("gates: expected arrays (n, units) of one shape, got others.")
     if len(gates["cell"]) != len(text):
         raise ValueError(f"text: expected {len(gates['cell'])} characters, got {len(text)}.")
     panels = {**gates, "cell": np.tanh(gates["cell"])}
@@ -351,9 +417,17 @@ def plot_attention(attention_maps: dict, layer: int = -1, head: int | None = Non
         layer: Int. Index of the decoder layer. Defaults to `-1`, the last.
         head: Int or `None`. Index of the head; `None` plots the mean over all heads. Defaults to
             `None`.
+
+    Raises:
+        ValueError: for another dict, and for an index out of range.
     """
-    weights = attention_maps["weights"][layer]
-    weights = weights.mean(axis=0) if head is None else weights[head]
+    check_dict("attention_maps", attention_maps, "source", "target", "weights")
+    shape = (None, None, len(attention_maps["target"]), len(attention_maps["source"]))
+    weights = as_numbers("attention_maps", attention_maps["weights"], shape)
+    num_layers, num_heads = weights.shape[:2]
+    layer = check_size("layer", layer, -num_layers, num_layers - 1)
+    head = None if head is None else check_size("head", head, -num_heads, num_heads - 1)
+    weights = weights[layer].mean(axis=0) if head is None else weights[layer, head]
     height, width = weights.shape
     figure = Figure(figsize=(0.35 * width + 2.5, 0.35 * height + 1.5), layout="constrained")
     axes = figure.subplots()

@@ -6,6 +6,7 @@ import pathlib
 import keras
 
 from keras_genai import datasets, saving
+from keras_genai.validation import check_type
 
 
 def names() -> list[str]:
@@ -26,6 +27,7 @@ def metadata(name: str) -> dict:
     Raises:
         ValueError: for an unknown name, or a damaged file.
     """
+    check_type("name", name, str)
     if name not in names():
         raise ValueError(f"{name}: expected a name with pretrained weights: {', '.join(names())}.")
     path = _weights_dir() / f"{name}.json"

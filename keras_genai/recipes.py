@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import pathlib
 import time
 import typing
@@ -24,7 +25,7 @@ from keras_genai.runs import (
     describe_environment,
     merge_settings,
 )
-from keras_genai.validation import check_size
+from keras_genai.validation import check_bools, check_choice, check_size
 
 __all__ = [
     "RECIPES",
@@ -69,6 +70,7 @@ def create(name: str, seed: int = 0, steps: int = 1, **dataset_info) -> keras.Mo
         ValueError: for an unknown recipe.
     """
     experiment = EXPERIMENTS[catalog.find(name).name]
+    seed, steps = check_size("seed", seed, 0, 2**32 - 1), check_size("steps", steps)
     keras.utils.set_random_seed(seed)
     model = experiment.build(seed, **dataset_info)
     experiment.compile(model, steps)
@@ -96,8 +98,9 @@ def train(
         data: Path of the user's own data, the name of an included dataset, or `None` for the
             recipe's dataset. Defaults to `None`.
         folder: Path of the run folder, or `None` to write no files. Defaults to `None`.
-        resume: Bool. Whether to resume the run in the folder after its last whole epoch. Defaults
-            to `False`.
+        resume: Bool. Whether to resume the run in the folder after its last whole epoch. On the
+            same machine, with the same number of threads, it ends with the weights of a run that
+            was not interrupted. Defaults to `False`.
         verbose: Verbosity of `fit`: `"auto"`, `0`, `1` or `2`. Defaults to `"auto"`.
 
     Returns:
@@ -111,6 +114,7 @@ def train(
     Example:
         model, history, metrics = recipes.train("article4-vae", epochs=1)
     """
+    check_choice("verbose", verbose, ("auto", 0, 1, 2))
     training = prepare(
         name,
         epochs=epochs,
@@ -153,13 +157,17 @@ def prepare(
     """
     recipe = catalog.find(name)
     task = EXPERIMENTS[name].task
+    for argument, path in {"data": data, "folder": folder}.items():
+        if path is not None and not isinstance(path, (str, os.PathLike)):
+            raise ValueError(f"{argument}: expected a path or None, got {path!r:.200}.")
+    check_bools(resume=resume)
     if data is not None and data not in task.named_sources:
         data = str(to_path(data).resolve())
     check_keras_settings()
     requested = {
         "epochs": None if epochs is None else check_size("epochs", epochs),
         "batch_size": None if batch_size is None else check_size("batch_size", batch_size),
-        "seed": None if seed is None else check_size("seed", seed, minimum=0),
+        "seed": None if seed is None else check_size("seed", seed, 0, 2**32 - 1),
         "data": data,
         "command": command,
     }

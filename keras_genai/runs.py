@@ -17,7 +17,7 @@ import sys
 import warnings
 import weakref
 
-from keras_genai.files import read_text, replace_file
+from keras_genai.files import read_text, replace_file, to_path
 
 MAX_INT = 2**31 - 1
 
@@ -57,7 +57,7 @@ class RunFolder:
     """
 
     def __init__(self, path):
-        self.path = pathlib.Path(path)
+        self.path = to_path(path)
         self.settings_path = self.path / "run.json"
         self.history_path = self.path / "history.csv"
         self.model_path = self.path / "model.keras"

@@ -54,7 +54,14 @@ from keras_genai.models import (
     adjustable_number,
 )
 from keras_genai.random_state import SeedStateMixin
-from keras_genai.validation import as_numbers, check_choice, check_number, check_same, check_sizes
+from keras_genai.validation import (
+    as_numbers,
+    check_choice,
+    check_identifier,
+    check_number,
+    check_same,
+    check_sizes,
+)
 
 # Of the imports: `pack_inputs(x, labels)` is x, or [x, labels] for a conditional network;
 # `concat_labels` appends one-hot labels to x; `predict_arrays` returns NumPy arrays. The base
@@ -109,7 +116,7 @@ class KLDivergenceLoss(AdjustableNumberMixin, layers.Layer):
         super().__init__(**kwargs)
         self.create_number(check_number("weight", weight))
 
-    weight = adjustable_number
+    weight = adjustable_number("weight")
 
     def call(self, inputs):
         kl = kl_divergence(*inputs)
@@ -174,10 +181,7 @@ def _sum_per_example(x):
 # A Gaussian decoder of variance 1 has -ELBO = |x - x_hat|^2 / 2 + KL + constant
 #                                           = d/2 (mse + 2/d KL) + constant    for d pixels.
 # The bracket is minimized, so that article 2's loss="mse" can be used: the KL term weighs 2/d.
-RECONSTRUCTION_LOSSES = {
-    "bernoulli": reconstruction_loss,
-    "gaussian": squared_error,
-}
+RECONSTRUCTION_LOSSES = {"bernoulli": reconstruction_loss, "gaussian": squared_error}
 
 
 def _kl_scale(likelihood, decoder):
@@ -211,11 +215,12 @@ def build_encoder(
         `(batch, latent_dim)`.
 
     Raises:
-        ValueError: if a size is not a whole number of at least 1, or `num_classes` of at least 2.
+        ValueError: for an invalid size or number of classes, and for an unknown activation.
     """
     input_dim, hidden_dims, latent_dim = check_sizes(
         input_dim=input_dim, hidden_dims=hidden_dims, latent_dim=latent_dim
     )
+    activation = check_identifier("activation", activation, keras.activations.get, "an activation")
     x = keras.Input((input_dim,), name="x")
     labels = label_input(num_classes)
     h = concat_labels(x, labels, num_classes)
@@ -246,11 +251,12 @@ def build_decoder(
         `(batch, output_dim)` in [0, 1].
 
     Raises:
-        ValueError: if a size is not a whole number of at least 1, or `num_classes` of at least 2.
+        ValueError: for an invalid size or number of classes, and for an unknown activation.
     """
     latent_dim, hidden_dims, output_dim = check_sizes(
         latent_dim=latent_dim, hidden_dims=hidden_dims, output_dim=output_dim
     )
+    activation = check_identifier("activation", activation, keras.activations.get, "an activation")
     z = keras.Input((latent_dim,), name="z")
     labels = label_input(num_classes)
     h = concat_labels(z, labels, num_classes)
@@ -372,7 +378,7 @@ class VAE(AdjustableNumberMixin, ConfigMixin, CustomLossMixin, GenerativeImageMo
         self.reconstruction_loss_tracker = keras.metrics.Mean(name="reconstruction_loss")
         self.kl_loss_tracker = keras.metrics.Mean(name="kl_loss")
 
-    beta = adjustable_number
+    beta = adjustable_number("beta", 0)
 
     @property
     def kl_weight(self) -> float:
@@ -381,7 +387,7 @@ class VAE(AdjustableNumberMixin, ConfigMixin, CustomLossMixin, GenerativeImageMo
 
     @kl_weight.setter
     def kl_weight(self, value):
-        self.beta = value / self._kl_scale
+        self.beta = check_number("kl_weight", value, 0) / self._kl_scale
 
     def compute_loss_and_logs(self, data, training):
         """Return the scalar loss of a batch and a dict of metric results."""
@@ -439,11 +445,6 @@ class VAE(AdjustableNumberMixin, ConfigMixin, CustomLossMixin, GenerativeImageMo
         return self.decode(z, labels)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "encoder": keras.saving.serialize_keras_object(self.encoder),
-            "decoder": keras.saving.serialize_keras_object(self.decoder),
-            "beta": self.beta,
-            "likelihood": self.likelihood,
-            "seed": self.seed,
-        }
+        names = ("encoder", "decoder", "beta", "likelihood", "seed")
+        options = keras.saving.serialize_keras_object({name: getattr(self, name) for name in names})
+        return {**super().get_config(), **options}

@@ -1,26 +1,32 @@
 """Valid, tiny calls of the public functions and constructors, and the odd values that replace one.
 
-`CASES` has one call for each public name of the modules in `MODULES`, or `EXCLUDED` has the reason
-why there is none. Not among them are the modules of recipes and runs, `pipelines` and `plotting`.
+`CASES` has one call for each public name of the package, or `EXCLUDED` has the reason why there is
+none.
 """
 
 import atexit
 import functools
+import importlib
 import inspect
+import io
 import itertools
 import pathlib
+import pkgutil
 import shutil
 import tempfile
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+import keras_genai
 from keras_genai import (
     attention,
     audio,
     autoregressive,
     beam_search,
     callbacks,
+    catalog,
     cnn,
     conditioning,
     datasets,
@@ -32,8 +38,12 @@ from keras_genai import (
     language_model,
     metrics,
     noise_schedule,
+    pipelines,
     pixelcnn,
+    plotting,
+    pretrained,
     random_state,
+    recipes,
     rnn,
     saving,
     seq2seq,
@@ -44,24 +54,33 @@ from keras_genai import (
     wavenet,
 )
 
+# Modules without cases, by the reason.
+EXCLUDED_MODULES = {
+    "checks arguments or data, with tests of their own": "validation batch_checks version",
+    "reads files, whose errors have tests of their own": "files image_files series_files",
+    "is a part of the models": "models layer_state adversarial pixelcnn_cache",
+    "belongs to the recipes, which `recipes` checks": "experiments runs tasks",
+    "draws diagrams, which have no arguments": "diagrams drawing",
+    "is the command line, whose errors have tests of their own": "__main__ arguments",
+}
 MODULES = [
-    attention, audio, autoregressive, beam_search, callbacks, cnn, conditioning, datasets,
-    diffusion, embeddings, gan, gpt2, gpt2_checkpoint, language_model, metrics, noise_schedule,
-    pixelcnn, random_state, rnn, saving, seq2seq, text, transformer, unet, vae, wavenet,
-]  # fmt: skip
+    importlib.import_module(f"keras_genai.{module.name}")
+    for module in pkgutil.iter_modules(keras_genai.__path__)
+    if module.name not in " ".join(EXCLUDED_MODULES.values()).split()
+]
 
 # Public names without a case, by the reason.
 EXCLUDED = {
     "computes on tensors, mostly inside a compiled function": """
         causal_mask update_cache mu_law_tensor sample filter_top_k filter_top_p prompt_block
         token_buffer repeat_rows compiled_functions CompiledFunctions truncate_at_stop_token
-        round_up concat_labels pack_inputs lookup positions_from token_weights mask_padding gelu_new
-        shift_right shift_down pixel_nll reconstruction_loss squared_error kl_divergence ddpm_step
-        ddim_step
+        round_up pad_to_multiple num_tokens concat_labels pack_inputs lookup
+        positions_from token_weights mask_padding gelu_new shift_right shift_down pixel_nll
+        reconstruction_loss squared_error kl_divergence ddpm_step ddim_step
     """,
     "is a base class, or an interface": """
-        AutoregressiveModel SeedStateMixin TokenModelMixin CausalLM SequentialTransformer
-        FunctionalVAE Tensor OldVersionError InvalidSizeError
+        AutoregressiveModel SeedStateMixin Recipe Training TrainingResult TokenModelMixin CausalLM
+        SequentialTransformer FunctionalVAE Forecaster Tensor OldVersionError InvalidSizeError
     """,
     "is itself a check": """
         check_sampler check_stop_token check_length_penalty check_network check_probabilities
@@ -72,12 +91,17 @@ EXCLUDED = {
     """,
     "takes no argument, or the name of a file of the package": """
         data_dir data_path verify_checksum load_mnist load_books load_quatrains load_translations
-        load_co2 load_sunspots load_drums RaiseOnNaN
+        load_co2 load_sunspots load_drums chinese_font names weights_path
     """,
     "reads or writes the user's files, whose errors have tests of their own": """
         load_image_folder image_class_names load_text load_pairs load_series load_sound_folder
-        serialize_architecture restore_model save_figure
+        read_json save_tokenizer load_tokenizer tokenizer_json
+        serialize_architecture restore_model export_weights export_model
     """,
+    "is called with the result of another function": """
+        reset_decay_steps resumable_dataset count_windows
+    """,
+    "trains for minutes, after the checks of `prepare`": "train",
     "asks for a trained classifier, or for another library": "classify_digits translation_scores",
 }
 
@@ -95,6 +119,7 @@ def networks():
         "vae": plane,
         "generator": gan.build_generator(2, (3,), 6),
         "discriminator": gan.build_discriminator(6, (3,)),
+        "square_vae": vae.VAE(vae.build_encoder(4, (3,), 2), vae.build_decoder(2, (3,), 4)),
         "gan": gan.GAN(gan.build_generator(2, (3,), 6), gan.build_discriminator(6, (3,))),
         "unet": unet.build_unet((4, 4, 1), (2, 4), num_classes=3),
         "schedule": noise_schedule.NoiseSchedule("cosine", 4),
@@ -173,8 +198,35 @@ LAYER = {
     "layer_norm_epsilon": 1e-6,
     "kernel_initializer": "glorot_uniform",
 }
-DECODING = {"sampler": autoregressive.Sampler(), "seed": 0, "stop_token": 3}
+DECODING = {
+    "sampler": autoregressive.Sampler(), "seed": 0, "stop_token": 3, "sliding_window": True
+}  # fmt: skip
 TRANSFORMER = {"num_layers": 1, "d_model": 4, "num_heads": 2, "dff": 4, "dropout": 0.1}
+
+EPOCH = tf.Variable(0, dtype=tf.int64)
+
+
+def figure_of(plot):
+    """Return a function that renders the figure, where matplotlib finds most errors."""
+
+    def render(**arguments):
+        plot(**arguments).savefig(io.BytesIO())
+
+    return render
+
+
+def batches_of(make):
+    """Return a function that reads the dataset, where TensorFlow finds most errors."""
+    return lambda **arguments: list(make(**arguments))
+
+
+def sample_grid(**options):
+    """Run the callback before and after an epoch."""
+    callback = callbacks.SampleGrid(**options)
+    callback.set_model(model("square_vae"))
+    callback.on_train_begin()
+    callback.on_epoch_end(0)
+
 
 # Name: function, and a function that returns its valid arguments.
 CASES = {
@@ -405,7 +457,14 @@ CASES = {
         lambda **options: model("lm").generate("ab", 2, sampler=autoregressive.Sampler(**options)),
         lambda: dict(temperature=0.5, top_k=2, top_p=0.9),
     ),
-    "MaskedCrossentropy": (language_model.MaskedCrossentropy, lambda: dict(label_smoothing=0.1)),
+    "MaskedCrossentropy": (
+        language_model.MaskedCrossentropy,
+        lambda: dict(label_smoothing=0.1, ignore_class=-100),
+    ),
+    "pad_texts": (
+        language_model.pad_texts,
+        lambda: dict(sequences=[[0, 1, 2], [1, 2]], ignore_class=-100),
+    ),
     "GPT2": (
         gpt2.GPT2,
         lambda: dict(
@@ -434,11 +493,12 @@ CASES = {
             num_return_sequences=1,
             sampler=GREEDY,
             seed=0,
+            sliding_window=True,
         ),
     ),
     "load_gpt2": (
         gpt2_checkpoint.load_gpt2,
-        lambda: dict(source=checkpoint_folder(), tokenizer=None),
+        lambda: dict(source=checkpoint_folder(), tokenizer="auto"),
     ),
     "save_gpt2": (
         gpt2_checkpoint.save_gpt2,
@@ -503,13 +563,17 @@ CASES = {
     "CharacterTokenizer.decode": (method("tokenizer", "decode"), lambda: dict(ids=[0, 1])),
     "GPT2Tokenizer": (
         text.GPT2Tokenizer,
-        lambda: dict(tokenizer_json=text.GPT2Tokenizer.train("abc", 260).tokenizer_json),
+        lambda: dict(
+            tokenizer_json=text.GPT2Tokenizer.train("abc", 260).tokenizer_json,
+            end_of_text=text.GPT2Tokenizer.END_OF_TEXT,
+        ),
     ),
     "GPT2Tokenizer.from_files": (
         text.GPT2Tokenizer.from_files,
         lambda: dict(
             vocabulary=datasets.data_path("gpt2/encoder.json"),
             merges=datasets.data_path("gpt2/vocab.bpe"),
+            end_of_text=text.GPT2Tokenizer.END_OF_TEXT,
         ),
     ),
     "GPT2Tokenizer.train": (text.GPT2Tokenizer.train, lambda: dict(text="abc", vocab_size=260)),
@@ -545,7 +609,7 @@ CASES = {
         audio.mu_law_encode,
         lambda: dict(waveform=WAVES[0], quantization_channels=8),
     ),
-    "mu_law_decode": (audio.mu_law_decode, lambda: dict(levels=[0, 7], quantization_channels=8)),
+    "mu_law_decode": (audio.mu_law_decode, lambda: dict(levels=[0, 1], quantization_channels=8)),
     "save_wav": (
         audio.save_wav,
         lambda: dict(path=checkpoint_folder() / "a.wav", waveform=WAVES[0], sample_rate=8000),
@@ -557,14 +621,88 @@ CASES = {
         lambda: dict(series=np.arange(9.0), window=3, horizon=2, first=0),
     ),
     "trim_silence": (datasets.trim_silence, lambda: dict(waveform=WAVES[1])),
-    # Callbacks.
+    "make_dataset": (
+        batches_of(pipelines.make_dataset),
+        lambda: dict(arrays=FLAT, batch_size=2, seed=0, epoch=EPOCH),
+    ),
+    "make_window_dataset": (
+        batches_of(pipelines.make_window_dataset),
+        lambda: dict(tokens=np.arange(9), window=3, batch_size=2, seed=0, epoch=EPOCH),
+    ),
+    "make_pair_dataset": (
+        batches_of(pipelines.make_pair_dataset),
+        lambda: dict(sources=TOKENS, targets=TOKENS, batch_size=2, seed=0, epoch=EPOCH),
+    ),
+    "make_audio_dataset": (
+        batches_of(pipelines.make_audio_dataset),
+        lambda: dict(
+            waveforms=WAVES, labels=[0, 1], batch_size=2, seed=0, epoch=EPOCH, augment=True
+        ),
+    ),
+    # Figures, and the callbacks that use them.
+    "plot_images": (
+        figure_of(plotting.plot_images),
+        lambda: dict(images=SMALL, columns=2, titles=None, image_shape=None, row_labels=None),
+    ),
+    "plot_pixel_nll": (
+        figure_of(plotting.plot_pixel_nll),
+        lambda: dict(images=SMALL, nll=np.ones((2, 3, 3))),
+    ),
+    "plot_sounds": (
+        figure_of(plotting.plot_sounds),
+        lambda: dict(waveforms=WAVES, sample_rate=100, titles=["a", "b"], color="black"),
+    ),
+    "plot_history": (
+        figure_of(plotting.plot_history),
+        lambda: dict(history={"loss": [2.0, 1.0]}, color="black", unit="nats"),
+    ),
+    "plot_latent_space": (
+        figure_of(plotting.plot_latent_space),
+        lambda: dict(
+            vae=model("square_vae"), x=FLAT[:, :4], labels=[0, 0, 1, 1], size=2, extent=2.0
+        ),
+    ),
+    "plot_interpolation": (
+        figure_of(plotting.plot_interpolation),
+        lambda: dict(
+            vae=model("square_vae"), start=FLAT[0, :4], end=FLAT[1, :4], steps=3, labels=None
+        ),
+    ),
+    "plot_forecasts": (
+        figure_of(plotting.plot_forecasts),
+        lambda: dict(series=np.arange(9.0), forecast_start=7, forecasts={"a": [7.0, 8.0]}),
+    ),
+    "plot_gates": (
+        figure_of(plotting.plot_gates),
+        lambda: dict(text="abc", gates=rnn.lstm_gates(model("lm"), "abc"), max_units=2),
+    ),
+    "plot_attention": (
+        figure_of(plotting.plot_attention),
+        lambda: dict(attention_maps=model("seq2seq").attention_maps("ab", "ab"), layer=-1, head=0),
+    ),
+    "save_figure": (
+        callbacks.save_figure,
+        lambda: dict(figure=plotting.plot_images(SMALL), path="a.png"),
+    ),
     "SampleGrid": (
-        callbacks.SampleGrid,
-        lambda: dict(path=None, num_images=4, labels=None, seed=0, columns=None),
+        sample_grid,
+        lambda: dict(
+            path=None, num_images=4, labels=None, seed=0, columns=None, image_shape=(2, 2)
+        ),
     ),
     "AtomicModelCheckpoint": (
         callbacks.AtomicModelCheckpoint,
         lambda: dict(path=checkpoint_folder() / "saved.keras"),
+    ),
+    "RaiseOnNaN": (callbacks.RaiseOnNaN, lambda: dict(max_growth=1000.0)),
+    # Recipes.
+    "find": (catalog.find, lambda: dict(name="article4-vae")),
+    "metadata": (pretrained.metadata, lambda: dict(name="article4-vae")),
+    "load": (pretrained.load, lambda: dict(name="article4-vae")),
+    "create": (recipes.create, lambda: dict(name="article4-vae", seed=0, steps=1)),
+    "prepare": (
+        recipes.prepare,
+        lambda: dict(name="article3-forecast", epochs=1, batch_size=8, seed=0, resume=False),
     ),
 }
 
@@ -600,13 +738,20 @@ ODD_VALUES = {
     "ragged list": lambda: [[0, 1], [0]],
     "network": lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]),
     "a class": lambda: dict,
+    "float32(2)": lambda: np.float32(2),
+    "'3'": lambda: "3",
+    "-0.0": lambda: -0.0,
+    "10**30": lambda: 10**30,
+    "array of bools": lambda: np.array([True, False]),
+    "datetime64": lambda: np.datetime64("2020-01-01"),
+    "tensor": lambda: tf.constant([[0.5, 1.0]]),
+    "variable": lambda: keras.Variable(2.0),
+    "range(3)": lambda: range(3),
+    "set": lambda: {0, 1},
+    "bytes": lambda: b"ab",
+    "path": lambda: pathlib.Path("x"),
 }
-# Arguments that Keras interprets, with the word of its messages.
-KERAS_WORDS = {
-    "output_activation": "activation",
-    "generator_optimizer": "optimizer",
-    "discriminator_optimizer": "optimizer",
-}
+VALUES_OF_PATHS = ("'x'", "'3'", "path")
 CALLS = [
     (name, argument, value)
     for name, (_, arguments) in CASES.items()
@@ -628,12 +773,12 @@ def public_names() -> set[str]:
 def run(name, argument, value) -> str:
     """Call a function with one odd value; return how it ended, "" for an ending as it should be."""
     function, arguments = CASES[name]
-    word = KERAS_WORDS.get(argument, argument)
     try:
         function(**{**arguments(), argument: ODD_VALUES[value]()})
     except (ValueError, TypeError, FileNotFoundError) as error:
-        # An error of a file names its path.
-        if word not in str(error) and not (argument == "path" and value == "'x'"):
+        named = argument in str(error)
+        # An error of a file or a recipe names the path or the recipe.
+        if not named and not (argument in ("path", "name") and value in VALUES_OF_PATHS):
             return f"{type(error).__name__}: {str(error).strip():.150}"
     except Exception as error:
         return f"{type(error).__name__}: {str(error).strip():.150}"

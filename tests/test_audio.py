@@ -49,6 +49,14 @@ def test_invalid_levels_raise():
         mu_law_encode([0.0], 1)
 
 
+def test_numpy_number_of_levels_encodes_like_an_int():
+    # The logarithm of a NumPy uint8 would have half precision.
+    waveform = np.linspace(-1, 1, 999)
+    levels = mu_law_encode(waveform, np.uint8(200))
+    np.testing.assert_array_equal(levels, mu_law_encode(waveform, 200))
+    np.testing.assert_array_equal(mu_law_decode(levels, np.uint8(200)), mu_law_decode(levels, 200))
+
+
 def test_saved_wav_equals_what_the_standard_library_reads(tmp_path):
     x = np.array([0.0, 0.5, -1.0, 1.0])
     save_wav(tmp_path / "a.wav", x, 8000)
@@ -136,7 +144,7 @@ def test_loading_a_truncated_file_raises(tmp_path, missing_bytes):
         (np.zeros((1, 2)), 8000, r"waveform: expected shape \(n,\), got \(1, 2\)"),
         (np.array([1.5]), 8000, r"waveform: expected values in \[-1, 1\]"),
         (np.zeros(9), 8000.0, "sample_rate: expected a whole number .* got 8000.0"),
-        (np.zeros(9), 2**31, "sample_rate: expected at most 2147483647"),
+        (np.zeros(9), 2**31, "sample_rate: expected a whole number of at most 2147483647"),
         (np.zeros(9, complex), 8000, "waveform: expected real numbers, got an array of complex128"),
         (np.array(["a"]), 8000, "waveform: expected real numbers"),
         (np.full(9, -128, "int8"), 8000, r"waveform: expected values in \[-1, 1\]"),

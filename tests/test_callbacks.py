@@ -1,5 +1,6 @@
 """Callbacks: no influence on training, complete files, an error at NaN."""
 
+import errno
 import sys
 import types
 
@@ -11,6 +12,7 @@ from helpers import largest_difference
 
 import keras_genai
 from keras_genai.callbacks import AtomicModelCheckpoint, RaiseOnNaN, SampleGrid, save_figure
+from keras_genai.files import replace_file
 from keras_genai.gan import GAN, build_discriminator, build_generator
 from keras_genai.vae import VAE, build_decoder, build_encoder
 
@@ -233,7 +235,6 @@ def build_oblong_vae():
         (build_no_generator, SampleGrid(num_images=4), "model: expected a model with `generate`"),
         (build_oblong_vae, SampleGrid(num_images=4), "images: expected .* got \\(4, 12\\)"),
         (lambda: small_vae(10), SampleGrid(num_images=4), "labels: expected integers from 0 to 9"),
-        (small_vae, SampleGrid("{no_epoch}.png", num_images=1), "no_epoch"),
     ],
 )
 def test_sample_grid_that_cannot_be_drawn_raises_before_training(build, callback, message):
@@ -244,9 +245,29 @@ def test_sample_grid_that_cannot_be_drawn_raises_before_training(build, callback
     y = np.zeros((8, 1)) if model.name.startswith("sequential") else y
     if len(model.inputs) == 2:
         x = np.zeros((8, 784), "float32")
-    with pytest.raises((ValueError, KeyError), match=message):
+    with pytest.raises(ValueError, match=message):
         model.fit(x, y, callbacks=[callback], verbose=0)
     assert largest_difference(model.get_weights(), before) == 0
+
+
+@pytest.mark.parametrize("path", ["{no_epoch}.png", "{}.png", "{epoch.png", "{epoch.x}.png"])
+def test_sample_grid_with_another_field_in_its_path_raises(path):
+    with pytest.raises(ValueError, match="path: expected {epoch} as the only field"):
+        SampleGrid(path)
+
+
+def test_sample_grid_of_flat_images_that_are_not_square():
+    grid = SampleGrid(num_images=2, image_shape=(3, 4))
+    grid.set_model(build_oblong_vae())
+    grid.on_train_begin()
+    assert grid._plot().axes[0].images[0].get_array().shape[:2] == (3, 4)
+
+
+def test_error_without_a_number_has_its_own_text(tmp_path):
+    path = tmp_path / "a.txt"
+    with pytest.raises(OSError, match="disk is gone: .*a.txt") as error, replace_file(path):
+        raise OSError("disk is gone")
+    assert error.value.errno == errno.EIO
 
 
 def test_folder_of_the_checkpoint_is_created_before_training(tmp_path):

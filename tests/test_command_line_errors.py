@@ -12,7 +12,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import set_random_weights
+from helpers import COUNTS, set_random_weights
 
 import keras_genai
 from keras_genai.__main__ import main
@@ -231,6 +231,8 @@ def test_damaged_settings_are_one_line_or_rebuilt(run, capsys):
                 err,
             )
         assert (run / "model.keras").read_bytes() == model
+    assert len(cases) == COUNTS["damaged settings"]
+    assert num_rebuilt == COUNTS["rebuilt"]
     with capsys.disabled():
         print(f"\n{len(cases)} damaged run.json: {num_rebuilt} rebuilt, the others refused")
 

@@ -11,7 +11,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from helpers import write_digits
+from helpers import COUNTS, write_digits
 
 import keras_genai
 
@@ -20,8 +20,8 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a signal of POSIX"),
 ]
 
-NUM_KILLS = 4  # of each recipe
 EPOCHS = 10
+# The recipes of `COUNTS`.
 RECIPES = ["article4-vae", "article4-gan", "article4-cnn", "conditional-vae", "article3-forecast"]
 
 
@@ -83,7 +83,7 @@ def test_killed_run_ends_bit_identical_to_an_uninterrupted_one(
     duration = time.monotonic() - started
 
     moments, num_kills, num_in_training = random.Random(name), 0, 0
-    while num_kills < NUM_KILLS:
+    while num_kills < COUNTS["kills"] // len(RECIPES):
         process = start(name, killed, data, resume=(killed / "run.json").exists())
         process.join(moments.uniform(0.2, 0.95) * duration)
         if process.exitcode is not None:  # it has ended: once more

@@ -177,3 +177,15 @@ def test_augmentation_changes_only_the_volume_and_the_sign():
     magnitudes = np.abs(first)
     assert 0.24 < magnitudes.min() < 0.35 and 0.8 < magnitudes.max() < 1.01
     assert 10 < np.sum(first < 0) < 30
+
+
+@pytest.mark.parametrize("sound", [[0.0, 1.5], [np.nan], []])
+def test_sounds_that_mu_law_cannot_encode_raise(sound):
+    epoch = tf.Variable(0, dtype=tf.int64)
+    with pytest.raises(ValueError, match="waveforms: expected"):
+        pipelines.make_audio_dataset([np.zeros(3), np.array(sound)], None, 2, 0, epoch)
+
+
+def test_arrays_of_different_lengths_raise():
+    with pytest.raises(ValueError, match="arrays: expected an equal number of rows"):
+        pipelines.make_dataset((np.zeros(3), np.zeros(4)), 2, 0, tf.Variable(0, dtype=tf.int64))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib import pyplot
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from keras_genai.plotting import (
@@ -81,7 +82,7 @@ def test_8_bit_images_are_scaled(channels):
     assert np.all(image_arrays(black_and_white)[0] == 1)
 
 
-@pytest.mark.parametrize("value", [255.0, -20.0, 256, -1])
+@pytest.mark.parametrize("value", [255.0, -20.0, 256, -1, np.nan])
 def test_images_beyond_their_range_raise(value):
     with pytest.raises(ValueError, match=r"images: expected pixels in \[0, 1\] or integers from 0"):
         plot_images(np.array([0, 0, 0, value]).reshape(1, 2, 2))
@@ -97,6 +98,21 @@ def test_image_shape_of_flat_images_that_are_not_square():
         plot_images(images[None])
     with pytest.raises(ValueError, match="image_shape: expected that of the images"):
         plot_images(images[None], image_shape=(9, 15))
+
+
+def test_row_labels_are_beside_the_middles_of_their_rows():
+    figure = plot_images(np.zeros((3, 4, 4)), columns=2, row_labels=["a", "two\nlines"])
+    texts = figure.axes[0].texts
+    assert [text.get_text() for text in texts] == ["a", "two\nlines"]
+    for text, image in zip(texts, figure.axes[0].images[::2], strict=True):
+        left, _, bottom, top = image.get_extent()
+        x, y = text.get_position()
+        assert x < left and y == pytest.approx((bottom + top) / 2)
+    canvas = FigureCanvasAgg(figure)
+    box = texts[1].get_window_extent(canvas.get_renderer())
+    assert 0 <= box.x0 and box.x1 < figure.axes[0].images[0].get_window_extent().x0
+    with pytest.raises(ValueError, match="row_labels: expected 2, got 3"):
+        plot_images(np.zeros((3, 4, 4)), columns=2, row_labels=["a", "b", "c"])
 
 
 def test_wrong_number_of_titles_raises():
@@ -175,7 +191,7 @@ def test_forecasts_start_at_their_index():
     assert observed.get_xdata().tolist() == list(range(70, 100))
     assert forecast.get_xdata().tolist() == list(range(80, 100))
     assert forecast.get_ydata().tolist() == list(range(81, 101))
-    with pytest.raises(ValueError, match="1 ahead: expected 20 values, got 3"):
+    with pytest.raises(ValueError, match="1 ahead: expected 20 values, .*, got 3"):
         plot_forecasts(series, 80, {"1 ahead": series[:3]})
 
 
@@ -240,7 +256,7 @@ def test_spectrogram_has_the_frequency_and_the_level_of_a_sine():
 def test_nll_of_the_pixels_is_below_each_image():
     nll = np.zeros((2, 3, 4))
     nll[1, 2, 3] = 7
-    with pytest.raises(ValueError, match="nll: expected 3 maps, one per image, got 2"):
+    with pytest.raises(ValueError, match=r"nll: expected shape .3, 3, 4., got .2, 3, 4."):
         plot_pixel_nll(np.ones((3, 3, 4, 1)), nll)
     figure = plot_pixel_nll(np.ones((2, 3, 4, 1)), nll)
     np.testing.assert_array_equal(figure.axes[3].images[0].get_array(), nll[1])

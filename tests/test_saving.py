@@ -11,7 +11,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from helpers import largest_difference
+from helpers import COUNTS, largest_difference
 
 import keras_genai
 from keras_genai import saving
@@ -469,7 +469,7 @@ def hostile_objects(marker):
     yield keras.saving.serialize_keras_object(lambda_layer)
 
 
-def test_no_object_of_a_file_runs_code(tiny_file, tmp_path):
+def test_no_object_of_a_file_runs_code(tiny_file, tmp_path, capsys):
     marker, num_files = tmp_path / "marker", 0
     for hostile in hostile_objects(marker):
         for edit in (
@@ -481,16 +481,21 @@ def test_no_object_of_a_file_runs_code(tiny_file, tmp_path):
             with pytest.raises(ValueError, match="model.keras: "):
                 load_edited(tiny_file, edit, tmp_path / "model.keras")
     assert not marker.exists()
-    print(f"{num_files} hostile files: no code ran")
+    assert num_files == COUNTS["hostile files"]
+    with capsys.disabled():
+        print(f"\n{num_files} hostile files: no code ran")
 
 
-def test_flipped_bits_are_refused(tiny_file, tmp_path):
+def test_flipped_bits_are_refused(tiny_file, tmp_path, capsys):
     # All positions are inside members; a bit of a time stamp in the directory changes nothing.
     with zipfile.ZipFile(io.BytesIO(tiny_file)) as archive:
         member = archive.getinfo("model.weights.h5")
     start = member.header_offset + 30 + len(member.filename)
     rng = np.random.default_rng(0)
-    for position in rng.integers(start, start + member.file_size, size=50):
+    num_bits = COUNTS["flipped bits"]
+    for position in rng.integers(start, start + member.file_size, size=num_bits):
         (tmp_path / "model.keras").write_bytes(flip_a_bit(tiny_file, position))
         with pytest.raises(ValueError, match="model.keras: expected a whole .keras file"):
             keras_genai.load_model(tmp_path / "model.keras")
+    with capsys.disabled():
+        print(f"\n{num_bits} flipped bits: refused")

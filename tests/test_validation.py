@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,11 +18,12 @@ from keras_genai.pixelcnn import PixelCNN
 from keras_genai.random_state import check_seed, random_generator
 from keras_genai.rnn import build_forecaster, build_language_model
 from keras_genai.seq2seq import Seq2SeqTransformer
-from keras_genai.vae import VAE, build_decoder, build_encoder, build_vae
+from keras_genai.vae import VAE, KLDivergenceLoss, build_decoder, build_encoder, build_vae
 from keras_genai.validation import (
     check_bools,
     check_choice,
     check_fraction,
+    check_identifier,
     check_images,
     check_labels,
     check_number,
@@ -113,6 +115,91 @@ def test_check_same():
     check_same("decoder", "latent_dim", 20, 20)
     with pytest.raises(ValueError, match="decoder: expected latent_dim 20, .* got 10"):
         check_same("decoder", "latent_dim", 20, 10)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400)])
+def test_ints_above_all_floats_raise(value):
+    with pytest.raises(ValueError, match="beta: expected a finite number, got"):
+        check_number("beta", value)
+
+
+def test_sizes_beyond_int32_raise():
+    assert check_size("units", 2**31 - 1) == 2**31 - 1
+    with pytest.raises(ValueError, match="units: expected a whole number of at most 2147483647"):
+        check_size("units", 2**31)
+
+
+@pytest.mark.parametrize("value", [{}, "relux", 3, keras.layers.ReLU, np.zeros(2)])
+def test_check_identifier_names_the_argument(value):
+    with pytest.raises(ValueError, match="^output_activation: expected an activation"):
+        check_identifier("output_activation", value, keras.activations.get, "an activation")
+
+
+@pytest.mark.parametrize("value", [None, "relu", keras.activations.relu, keras.layers.ReLU()])
+def test_check_identifier_returns_what_keras_returns(value):
+    found = check_identifier("activation", value, keras.activations.get, "an activation")
+    assert found is keras.activations.get(value)
+
+
+@pytest.mark.parametrize("value", ["relu", "linear", keras.activations.tanh])
+def test_generator_whose_images_would_leave_their_range_raises(value):
+    # The scaling from [-1, 1] to [0, 1] depends on the name.
+    with pytest.raises(ValueError, match="output_activation: expected one of 'tanh', 'sigmoid'"):
+        build_generator(2, (3,), 6, output_activation=value)
+
+
+@pytest.mark.parametrize("name", ["generator_optimizer", "discriminator_optimizer"])
+@pytest.mark.parametrize("value", [{}, 0, "adamm", np.zeros(2), np.zeros(0), keras.optimizers.Adam])
+def test_optimizers_of_a_gan_are_refused_by_name(name, value):
+    model = GAN(build_generator(2, (3,), 6), build_discriminator(6, (3,)))
+    with pytest.raises(ValueError, match=f"^{name}: expected an optimizer"):
+        model.compile(**{name: value})
+
+
+# Numbers that are set after construction.
+
+
+def small_vae():
+    return VAE(build_encoder(4, (3,), 2), build_decoder(2, (3,), 4))
+
+
+def small_ddpm():
+    return DDPM(build_unet((4, 4, 1), (2, 4)), NoiseSchedule("cosine", 4), seed=0)
+
+
+SETTABLE = [
+    (small_vae, "beta"),
+    (small_vae, "kl_weight"),
+    (KLDivergenceLoss, "weight"),
+    (small_ddpm, "cond_drop_prob"),
+    (small_ddpm, "ema_momentum"),
+]
+
+
+@pytest.mark.parametrize("build, name", SETTABLE)
+def test_settable_numbers_are_refused_by_name(build, name):
+    owner = build()
+    for value in (float("nan"), float("inf"), "0.5", None, True, [0.5], 10**400):
+        with pytest.raises(ValueError, match=f"^{name}: expected a"):
+            setattr(owner, name, value)
+    if name != "weight":
+        with pytest.raises(ValueError, match=f"^{name}: expected a"):
+            setattr(owner, name, -0.5)
+    for value in (0.25, np.float32(0.25)):
+        setattr(owner, name, value)
+        assert getattr(owner, name) == pytest.approx(0.25)
+
+
+@pytest.mark.slow
+def test_ema_momentum_set_after_training_began_counts():
+    model = small_ddpm()
+    model.compile("adam", jit_compile=False)
+    images = np.random.default_rng(0).uniform(size=(8, 4, 4, 1)).astype("float32")
+    model.fit(images, verbose=0)
+    model.ema_momentum = 0.0  # the average of the weights is their last value
+    model.fit(images, verbose=0)
+    for average, weight in zip(model.ema_network.weights, model.network.weights, strict=True):
+        np.testing.assert_allclose(average, weight, rtol=1e-6)
 
 
 # Arrays.
