@@ -21,23 +21,25 @@ adversarial
 audio image_files series_files
 datasets
 pipelines
+sampling
 autoregressive
 beam_search
 text
-language_model
+tokenizer_files language_model
 attention noise_schedule unet pixelcnn_cache
 seq2seq
 vae gan cnn rnn transformer gpt2 pixelcnn wavenet diffusion
 gpt2_checkpoint saving
 __init__
 metrics plotting pretrained
-callbacks
+callbacks drawing
+diagrams
 tasks.base
 tasks.images tasks.language tasks.translation tasks.sound tasks.series
 tasks
 catalog experiments
 runs
-recipes
+recipes arguments
 __main__
 """
 LAYER_OF = {
