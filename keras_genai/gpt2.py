@@ -232,7 +232,8 @@ class GPT2(CausalLM):
 
     def step(self, tokens, state, position, length=None):
         """Process tokens `(batch, n)`; see `autoregressive.AutoregressiveModel`."""
-        x, new_state = self.position_embedding(self.embedding(tokens), position), []
+        x = self.position_embedding(self.embedding(tokens), position=position)
+        new_state = []
         for layer, layer_state in zip(self.decoder_layers, state, strict=True):
             x, layer_state = layer.step(x, layer_state, position)
             new_state.append(layer_state)

@@ -332,7 +332,7 @@ class Seq2SeqTransformer(TokenModelMixin, ConfigMixin, CustomLossMixin, Validate
 
     def step(self, tokens, state, position, length=None):
         """Process target tokens `(batch, n)`; see `autoregressive.AutoregressiveModel`."""
-        x, states = self.target_embedding(tokens, position), []
+        x, states = self.target_embedding(tokens, position=position), []
         for layer, layer_state in zip(self.decoder_layers, state["layers"], strict=True):
             x, layer_state = layer.step(x, layer_state, position, state["mask"])
             states.append(layer_state)

@@ -31,8 +31,11 @@ from keras_genai.autoregressive import (
     truncate_at_stop_token,
 )
 from keras_genai.beam_search import beam_search
+from keras_genai.gpt2 import GPT2
 from keras_genai.rnn import CELLS
+from keras_genai.seq2seq import Seq2SeqTransformer
 from keras_genai.text import CharacterTokenizer
+from keras_genai.wavenet import WaveNet
 
 SAMPLERS = [GREEDY, Sampler(0.7), Sampler(1.3, 5, 0.8)]
 
@@ -88,6 +91,26 @@ def test_step_on_a_padded_block_equals_single_steps(cell):
     np.testing.assert_allclose(np.asarray(model(tokens)), logits[:, :7], atol=1e-5)
     for one, other in zip(tf.nest.flatten(state), tf.nest.flatten(block_state), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        GPT2(4, 8, 1, 1, 4),
+        recurrent_model("gru"),
+        Seq2SeqTransformer(4, 4, 8, 1, 4, 1, 4),
+        WaveNet(4, 1, 2, 2, 2),
+    ],
+    ids=lambda model: model.name,
+)
+def test_step_outside_a_compiled_function_takes_an_int_as_position(model):
+    tokens = np.array([[1, 2, 3]])
+    conditioning = tokens if isinstance(model, Seq2SeqTransformer) else None
+    state = model.initial_state(1, 3, conditioning)
+    expected, _ = model.step(tokens, state, tf.constant(0))
+    for position in range(3):
+        logits, state = model.step(tokens[:, position : position + 1], state, position)
+        np.testing.assert_allclose(logits[:, 0], expected[:, position], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("lengths, max_new_tokens", [((3, 20), 30), ((590, 570), 10)])
