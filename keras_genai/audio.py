@@ -225,7 +225,8 @@ def _read_with_soundfile(data: bytes) -> tuple[np.ndarray, int]:
                 raise ValueError(f"expected {num_frames} samples, but the file was cut short")
             return samples, file.samplerate
     except soundfile.SoundFileError as error:
-        raise ValueError(str(error)) from error
+        # The whole message has the address of the object in memory.
+        raise ValueError(getattr(error, "error_string", error)) from error
 
 
 def _as_waveform(waveform) -> np.ndarray:

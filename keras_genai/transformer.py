@@ -130,6 +130,10 @@ class SequentialTransformer(TokenModelMixin, ValidationMixin, keras.Sequential):
             )
         super().compile(optimizer, loss, *args, **kwargs)
 
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)  # which the file's state is loaded into
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if self.is_language_model:
             labels = ops.argmax(y, axis=-1) if len(y.shape) == 3 else y
