@@ -23,6 +23,7 @@ TEXT_TEMPERATURE = 0.8
 BEAM_WIDTH = 4
 INPUT_ERRORS = (ValueError, OSError, ImportError)
 MAX_MESSAGE = 1000  # characters
+PADDED_VOCAB_SIZE = 50304  # GPT-2's, padded to a multiple of 64
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -181,7 +182,8 @@ def _load(options):
         model = load_gpt2(options.weights)
         if model.tokenizer is None:  # the checkpoint has none
             tokenizer = GPT2Tokenizer.gpt2()
-            check_tokenizer("--weights", tokenizer, model.vocab_size, padded=True)
+            padded = model.vocab_size <= PADDED_VOCAB_SIZE
+            check_tokenizer("--weights", tokenizer, model.vocab_size, padded=padded)
             model.tokenizer = tokenizer
         return model
     if options.source.endswith(".keras"):
@@ -249,7 +251,8 @@ def _generate_text(model, options) -> int:
         if room < 1:
             raise UsageError(
                 f"--prompt: expected at most {model.context_length - 1} tokens, so that at least "
-                f"one is generated, got {model.context_length - room}; or --sliding-window"
+                f"one is generated, got {model.context_length - room}; --sliding-window "
+                "continues beyond the context"
             )
         if options.length is None:
             length = min(length, room)

@@ -22,8 +22,8 @@ class OptimizerPair(keras.optimizers.Optimizer):
             article 4's Adam with a learning rate of 2e-4.
 
     Raises:
-        ValueError: for no optimizer, if both are the same one, whose state would mix two networks,
-            and for a network without trainable weights.
+        ValueError: for an invalid optimizer, if both are the same one, whose state would mix two
+            networks, and for a network without trainable weights.
     """
 
     def __init__(self, gan, generator_optimizer, discriminator_optimizer):

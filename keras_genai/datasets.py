@@ -384,7 +384,7 @@ def trim_silence(waveform: np.ndarray) -> np.ndarray:
     """Return a waveform `(n,)` without the samples after the last one louder than `SILENCE`.
 
     Raises:
-        ValueError: for another shape, and for values that are no finite numbers.
+        ValueError: for another shape, and for values that are not finite numbers.
     """
     waveform = as_numbers("waveform", waveform, (None,))
     return waveform[: 1 + np.flatnonzero(np.abs(waveform) > SILENCE).max(initial=-1)]

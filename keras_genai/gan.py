@@ -315,7 +315,7 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             **kwargs: Other arguments of `keras.Model.compile`, such as `jit_compile`.
 
         Raises:
-            ValueError: for no optimizer, and for a loss or metrics: the model has its own.
+            ValueError: for an invalid optimizer, and for a loss or metrics: the model has its own.
         """
         for name in ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics"):
             if kwargs.get(name) is not None:

@@ -26,6 +26,7 @@ from keras_genai.embeddings import ReversibleEmbedding, lookup, positions_from
 from keras_genai.language_model import CausalLM
 from keras_genai.layer_state import frozen
 from keras_genai.random_state import Dropout
+from keras_genai.sampling import num_tokens
 from keras_genai.text import check_tokenizer, encode_texts
 from keras_genai.validation import (
     check_bools,
@@ -118,9 +119,9 @@ class GPT2(CausalLM):
         name: String. Name of the model. Defaults to `"gpt2"`.
 
     Raises:
-        ValueError: for a size below 1, a `d_model` that is no multiple of `num_heads`, an unknown
-            `activation`, a `dropout` outside [0, 1), or a tokenizer with more than `vocab_size`
-            tokens.
+        ValueError: for a size below 1, a `d_model` that is not a multiple of `num_heads`, an
+            unknown `activation`, a `dropout` outside [0, 1), or a tokenizer with more than
+            `vocab_size` tokens.
 
     Example:
         model = GPT2(tokenizer.vocab_size, 256, 6, 6, 192, tokenizer=tokenizer)
@@ -321,6 +322,7 @@ def generate_text(
     """
     check_type("model", model, CausalLM)
     check_methods("tokenizer", tokenizer, "a tokenizer", "encode", "decode", "end_token")
+    check_tokenizer("tokenizer", tokenizer, num_tokens(model))
     check_sampler(sampler)
     num_return_sequences = check_size("num_return_sequences", num_return_sequences)
     if num_return_sequences > 1 and sampler.top_k == 1:

@@ -29,7 +29,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_genai.gpt2 import ACTIVATIONS, GPT2
-from keras_genai.text import check_tokenizer
+from keras_genai.text import GPT2Tokenizer, check_tokenizer
 from keras_genai.tokenizer_files import (
     TOKENIZER_FILES,
     load_tokenizer,
@@ -222,6 +222,8 @@ def _checkpoint_config(model, dtype: str) -> dict:
     end_token = getattr(model.tokenizer, "end_token", None)
     if model.tokenizer is None and model.vocab_size == 50257:
         end_token = 50256  # <|endoftext|> of the published GPT-2
+    end_of_text = getattr(model.tokenizer, "end_of_text", GPT2Tokenizer.END_OF_TEXT)
+    begins_texts = end_of_text == GPT2Tokenizer.END_OF_TEXT  # another end token may not
     return {
         "architectures": ["GPT2LMHeadModel"],
         **FIXED,
@@ -231,7 +233,7 @@ def _checkpoint_config(model, dtype: str) -> dict:
         "layer_norm_epsilon": model.config["layer_norm_epsilon"],
         "tie_word_embeddings": model.config["tie_embeddings"],
         **dict.fromkeys(DROPOUT_RATES, model.config["dropout"]),
-        "bos_token_id": end_token,
+        "bos_token_id": end_token if begins_texts else None,
         "eos_token_id": end_token,
         "dtype": dtype,
     }

@@ -107,8 +107,8 @@ def pad_texts(sequences, ignore_class=IGNORED_LABEL):
         tokens. Inputs are padded with 0, labels with `ignore_class`.
 
     Raises:
-        ValueError: for a text of fewer than 2 tokens, and for ids that are no whole numbers of at
-            least 0.
+        ValueError: for a text of fewer than 2 tokens, and for ids that are not whole numbers of
+            at least 0.
 
     Example:
         x, y = pad_texts([tokenizer.encode(text) for text in texts])
@@ -193,13 +193,14 @@ class TokenModelMixin:
         if sample_weight is not None and len(y_pred.shape) == 3:
             sample_weight = token_weights(sample_weight, y_pred)
         if self._ignores_labels(y, y_pred):
-            mask_padding(y, y_pred, self.ignored_label)
+            mask_padding(ops.reshape(y, ops.shape(y)[:2]), y_pred, self.ignored_label)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         if sample_weight is not None and len(y_pred.shape) == 3:
             sample_weight = token_weights(sample_weight, y_pred)
         if self._ignores_labels(y, y_pred):
+            y = ops.reshape(y, ops.shape(y)[:2])
             counted = ops.not_equal(y, self.ignored_label)
             weights = ops.cast(counted, keras.config.floatx())
             sample_weight = weights if sample_weight is None else weights * sample_weight
@@ -208,8 +209,9 @@ class TokenModelMixin:
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _ignores_labels(self, y, y_pred) -> bool:
-        """Return whether there are labels `(batch, n)`, some of which the loss may ignore."""
-        return self.ignored_label is not None and len(y_pred.shape) == 3 and len(y.shape) == 2
+        """Return whether the loss may ignore some of the labels `(batch, n)` or `(batch, n, 1)`."""
+        labels = len(y.shape) == 2 or (len(y.shape) == 3 and y.shape[-1] == 1)
+        return self.ignored_label is not None and len(y_pred.shape) == 3 and labels
 
     @property
     def ignored_label(self) -> int | None:

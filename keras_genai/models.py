@@ -180,12 +180,24 @@ class AdjustableNumberMixin:
             self.number.assign(store["number"][()])
 
 
+def to_number(value):
+    """Return the number of a scalar tensor, variable or array; another value unchanged."""
+    if isinstance(value, (np.ndarray, keras.Variable, tf.Variable)) or tf.is_tensor(value):
+        value = keras.ops.convert_to_numpy(value)
+        return value.item() if value.ndim == 0 else value
+    return value
+
+
+def check_scalar(name: str, value, minimum=-math.inf):
+    """Return a number, or that of a tensor or variable; see `validation.check_number`."""
+    return check_number(name, to_number(value), minimum)
+
+
 def adjustable_number(name: str, minimum=-math.inf) -> property:
     """Return the property of an `AdjustableNumberMixin`, which refuses a number by its name."""
 
     def assign(self, value):
-        value = value.numpy() if tf.is_tensor(value) else value
-        self.number.assign(check_number(name, value, minimum))
+        self.number.assign(check_scalar(name, value, minimum))
 
     return property(lambda self: float(self.number.numpy()), assign)
 
@@ -200,7 +212,7 @@ class SettableFraction:
         return self if model is None else model.__dict__.get(self.name)
 
     def __set__(self, model, value):
-        model.__dict__[self.name] = check_fraction(self.name, value)
+        model.__dict__[self.name] = check_fraction(self.name, to_number(value))
         if getattr(model, "train_function", None) is not None:
             model.make_train_function(force=True)
 

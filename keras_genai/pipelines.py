@@ -55,7 +55,7 @@ def make_window_dataset(tokens, window: int, batch_size: int, seed: int, epoch) 
         after `x[:, i]`.
 
     Raises:
-        ValueError: if the text has fewer than `2 * window` tokens, or no integers.
+        ValueError: if the text has fewer than `2 * window` tokens, or other values than integers.
     """
     tokens = as_numbers("tokens", tokens, (None,))
     check_range("tokens", tokens, 2**31)
@@ -107,7 +107,8 @@ def make_pair_dataset(sources, targets, batch_size: int, seed: int, epoch) -> tf
         the longest sequence of the batch, rounded up to a multiple of 8.
 
     Raises:
-        ValueError: for arrays of another shape, of different lengths, or of no token ids.
+        ValueError: for arrays of another shape, of different lengths, or of other values than token
+            ids.
     """
     sources = as_numbers("sources", sources, (None, None))
     targets = as_numbers("targets", targets, (None, None))
@@ -149,7 +150,8 @@ def make_audio_dataset(
         levels, and -1 after the end of a sound; m is a multiple of 512.
 
     Raises:
-        ValueError: for no sound, for samples outside [-1, 1], and unless each has a label.
+        ValueError: for an empty list of sounds, for samples outside [-1, 1], and unless each sound
+            has a label.
     """
     check_bools(augment=augment)
     if not isinstance(waveforms, (list, tuple)) or not waveforms:

@@ -224,7 +224,7 @@ def plot_history(history, color="black", unit: str | None = None) -> Figure:
         unit: String or `None`. Unit of all metrics, on the y-axis of the first. Defaults to `None`.
 
     Raises:
-        ValueError: if there is no metric, and for values that are no numbers.
+        ValueError: if there is no metric, and for values that are not numbers.
     """
     history = getattr(history, "history", history)
     check_dict("history", history)
@@ -349,7 +349,7 @@ def plot_forecasts(series, forecast_start: int, forecasts: dict) -> Figure:
         ValueError: for invalid numbers, and if a forecast has another length.
     """
     series = as_numbers("series", series, (None,))
-    forecast_start = check_size("forecast_start in series", forecast_start, 0, len(series) - 1)
+    forecast_start = check_size("forecast_start", forecast_start, 0, len(series) - 1)
     check_dict("forecasts", forecasts)
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     axes = figure.subplots()

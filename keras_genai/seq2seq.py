@@ -131,7 +131,7 @@ class Seq2SeqTransformer(TokenModelMixin, ConfigMixin, CustomLossMixin, Validate
         name: String. Name of the model. Defaults to `"seq2seq_transformer"`.
 
     Raises:
-        ValueError: for a size below 1, a `d_model` that is odd or no multiple of `num_heads`, a
+        ValueError: for a size below 1, a `d_model` that is odd or not a multiple of `num_heads`, a
             `dropout` outside [0, 1), or a tokenizer with another vocabulary size.
 
     Example:

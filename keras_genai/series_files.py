@@ -47,7 +47,7 @@ def read_series(path, decimal: str | None = None) -> np.ndarray:
         _check_dates(rows)
         return _to_values(rows, delimiter, decimal)
     except (csv.Error, ValueError) as error:
-        reason = f"expected a CSV file with a header and numbers in its last column ({error})"
+        reason = f"expected a CSV file with numbers in its last column ({error})"
         raise ValueError(f"{path}: {reason}.") from error
 
 

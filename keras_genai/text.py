@@ -134,8 +134,10 @@ class GPT2Tokenizer:
             if not isinstance(tokenizer_json, str):
                 raise TypeError(f"got {tokenizer_json!r:.60}")
             self._tokenizer = _import_tokenizers().Tokenizer.from_str(tokenizer_json)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        if self._tokenizer.truncation or self._tokenizer.padding:  # for batches; no text is cut
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            self.tokenizer_json = self._tokenizer.to_str()
         ids = sorted(self._tokenizer.get_vocab().values())
         if ids != list(range(len(ids))):
             raise ValueError(
@@ -165,6 +167,11 @@ class GPT2Tokenizer:
                 the vocabulary; it names the files.
         """
         check_type("end_of_text", end_of_text, str)
+        return cls._from_files(vocabulary, merges, [end_of_text], end_of_text)
+
+    @classmethod
+    def _from_files(cls, vocabulary, merges, special_tokens, end_of_text):
+        """Load a tokenizer, and add those special tokens that its vocabulary lacks, in order."""
         texts = {}
         for name, path in (("vocabulary", vocabulary), ("merges", merges)):
             try:
@@ -180,7 +187,7 @@ class GPT2Tokenizer:
                 if len(pair) != 2 or not {*pair, "".join(pair)} <= ids.keys():
                     raise ValueError(f"merge {number}: {' '.join(pair)!r:.60}")
             tokenizer = _byte_level_tokenizer(_import_tokenizers().models.BPE(ids, pairs))
-            tokenizer.add_special_tokens([end_of_text])
+            tokenizer.add_special_tokens(special_tokens)
         return cls(tokenizer.to_str(), end_of_text)
 
     @classmethod

@@ -40,13 +40,17 @@ def load_tokenizer(folder, end_token=None) -> GPT2Tokenizer | None:
         tokenizer = _from_json(path, end_of_text)
     elif (folder / VOCABULARY).exists() or (folder / MERGES).exists():
         path = folder / VOCABULARY
-        tokenizer = GPT2Tokenizer.from_files(
-            path, folder / MERGES, end_of_text or GPT2Tokenizer.END_OF_TEXT
+        if end_of_text is None:
+            ids = read_json(path) | added
+            named = [token for token in ids if ids[token] == end_token]
+            end_of_text = GPT2Tokenizer.END_OF_TEXT if GPT2Tokenizer.END_OF_TEXT in ids else None
+            end_of_text = end_of_text or next(iter(named), None)
+        special_tokens = sorted(added, key=added.__getitem__)
+        if end_of_text is not None and end_of_text not in added:
+            special_tokens.append(end_of_text)
+        tokenizer = GPT2Tokenizer._from_files(
+            path, folder / MERGES, special_tokens, end_of_text or GPT2Tokenizer.END_OF_TEXT
         )
-        library_tokenizer = tokenizer._tokenizer
-        new = [token for token in added if library_tokenizer.token_to_id(token) is None]
-        library_tokenizer.add_special_tokens(sorted(new, key=added.__getitem__))
-        tokenizer = GPT2Tokenizer(library_tokenizer.to_str(), tokenizer.end_of_text)
     else:
         return None
     _check_ids(tokenizer, path, added)
@@ -76,15 +80,18 @@ def save_tokenizer(tokenizer, folder, context_length: int | None) -> list[str]:
     content = tokenizer_json(tokenizer)
     end_token = getattr(tokenizer, "end_token", None)
     end_of_text = None if end_token is None else tokenizer.decode([end_token])
-    standard = end_of_text is not None and _is_standard(json.loads(content))
+    published = end_of_text == GPT2Tokenizer.END_OF_TEXT
+    standard = published and _is_standard(json.loads(content))
     config = {
-        # That of `transformers` takes vocabulary and merges only, and has an end token.
+        # That of `transformers` takes vocabulary and merges only, and adds <|endoftext|>.
         "tokenizer_class": "GPT2Tokenizer" if standard else "PreTrainedTokenizerFast",
         "model_max_length": context_length,
         "clean_up_tokenization_spaces": False,
     }
-    if end_of_text is not None:
+    if published:  # the token has all three roles
         config |= dict.fromkeys(("bos_token", "eos_token", "unk_token"), end_of_text)
+    elif end_of_text is not None:
+        config["eos_token"] = end_of_text
     (folder / TOKENIZER).write_text(content, encoding="utf-8")
     text = json.dumps(config, indent=2) + "\n"
     (folder / CONFIG).write_text(text, encoding="utf-8")
@@ -204,11 +211,11 @@ def _check_usage(tokenizer, path, config) -> None:
     if tokenizer._tokenizer.post_processor is not None:
         ids = tokenizer.encode("a").tolist()
         text_ids = tokenizer._tokenizer.encode("a", add_special_tokens=False).ids
-        if ids[len(ids) - len(text_ids) :] != text_ids:
-            token = tokenizer._tokenizer.id_to_token(ids[-1])
+        if ids != text_ids:
+            text = tokenizer.decode(ids)
             raise ValueError(
-                f"{path}: post_processor: expected no token after the text, which the model "
-                f"continues, got {token!r}."
+                f"{path}: post_processor: expected no token before or after a text, got {text!r} "
+                "for 'a'."
             )
     if config.get("add_prefix_space") and tokenizer.encode("a").tolist() != (
         tokenizer.encode(" a").tolist()
@@ -224,9 +231,9 @@ def _is_standard(content: dict) -> bool:
         "model": {"type": "BPE"},
     }
     same = all(
-        isinstance(content[key], dict) and part.items() <= content[key].items()
+        isinstance(content.get(key), dict) and part.items() <= content[key].items()
         for key, part in expected.items()
     )
     options = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")
     plain = not any(content["model"].get(option) for option in (*options, "byte_fallback"))
-    return same and plain and not content["normalizer"] and not content["post_processor"]
+    return same and plain and not content.get("normalizer") and not content.get("post_processor")

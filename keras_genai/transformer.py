@@ -122,8 +122,9 @@ class SequentialTransformer(TokenModelMixin, ValidationMixin, keras.Sequential):
             ValueError: for a loss of logits, if the last layer returns probabilities.
         """
         of_logits = isinstance(loss, MaskedCrossentropy) or getattr(loss, "from_logits", False)
-        softmax = getattr(self.layers[-1], "activation", None) is keras.activations.softmax
-        if of_logits and softmax:
+        last = self.layers[-1] if self.layers else None
+        softmax = getattr(last, "activation", None) is keras.activations.softmax
+        if of_logits and (softmax or isinstance(last, keras.layers.Softmax)):
             raise ValueError(
                 "loss: expected one of probabilities, such as 'sparse_categorical_crossentropy', "
                 f"got {type(loss).__name__} of logits."
@@ -136,7 +137,8 @@ class SequentialTransformer(TokenModelMixin, ValidationMixin, keras.Sequential):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if self.is_language_model:
-            labels = ops.argmax(y, axis=-1) if len(y.shape) == 3 else y
+            one_hot = len(y.shape) == 3 and y.shape[-1] > 1
+            labels = ops.argmax(y, axis=-1) if one_hot else ops.reshape(y, ops.shape(y)[:2])
             mask_padding(labels, y_pred)  # also for the metrics, which are computed afterwards
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
@@ -200,7 +202,7 @@ def build_transformer(
         pooling.
 
     Raises:
-        ValueError: for a size below 1, a `d_model` that is odd or no multiple of `num_heads`, a
+        ValueError: for a size below 1, a `d_model` that is odd or not a multiple of `num_heads`, a
             `dropout` outside [0, 1), or an unknown `pooling`.
 
     Example:

@@ -52,13 +52,13 @@ from keras_genai.models import (
     GenerativeImageModel,
     ImageModel,
     adjustable_number,
+    check_scalar,
 )
 from keras_genai.random_state import SeedStateMixin
 from keras_genai.validation import (
     as_numbers,
     check_choice,
     check_identifier,
-    check_number,
     check_same,
     check_sizes,
 )
@@ -114,7 +114,7 @@ class KLDivergenceLoss(AdjustableNumberMixin, layers.Layer):
 
     def __init__(self, weight=1.0, **kwargs):
         super().__init__(**kwargs)
-        self.create_number(check_number("weight", weight))
+        self.create_number(check_scalar("weight", weight))
 
     weight = adjustable_number("weight")
 
@@ -306,7 +306,7 @@ def build_vae(encoder, decoder, beta=1.0, likelihood="bernoulli", seed=None) -> 
         vae.fit(x, x)
     """
     check_compatible(encoder, decoder)
-    kl_weight = check_number("beta", beta, 0) * _kl_scale(likelihood, decoder)
+    kl_weight = check_scalar("beta", beta, 0) * _kl_scale(likelihood, decoder)
     inputs = pack_inputs(*encoder.inputs)
     z_mean, z_log_var = KLDivergenceLoss(kl_weight, name="kl_divergence")(encoder(inputs))
     z = Sampling(seed, name="sampling")([z_mean, z_log_var])
@@ -364,7 +364,7 @@ class VAE(AdjustableNumberMixin, ConfigMixin, CustomLossMixin, GenerativeImageMo
         self, encoder, decoder, beta=1.0, likelihood="bernoulli", seed=None, name="vae", **kwargs
     ):
         check_compatible(encoder, decoder)
-        beta, kl_scale = check_number("beta", beta, 0), _kl_scale(likelihood, decoder)
+        beta, kl_scale = check_scalar("beta", beta, 0), _kl_scale(likelihood, decoder)
         inputs, labels = pack_inputs(*encoder.inputs), encoder.inputs[1:]
         sampling = Sampling(seed, name="sampling")
         x_hat = decoder(pack_inputs(sampling(encoder(inputs)), *labels))
@@ -387,7 +387,7 @@ class VAE(AdjustableNumberMixin, ConfigMixin, CustomLossMixin, GenerativeImageMo
 
     @kl_weight.setter
     def kl_weight(self, value):
-        self.beta = check_number("kl_weight", value, 0) / self._kl_scale
+        self.beta = check_scalar("kl_weight", value, 0) / self._kl_scale
 
     def compute_loss_and_logs(self, data, training):
         """Return the scalar loss of a batch and a dict of metric results."""

@@ -239,7 +239,7 @@ def as_numbers(name: str, value, shape: tuple | None = None) -> np.ndarray:
         shape: Tuple of ints and, for axes of any size, `None`. Defaults to `None`, any shape.
 
     Raises:
-        ValueError: for another shape, for values that are no numbers, and for NaN or infinity.
+        ValueError: for another shape, for values that are not numbers, and for NaN or infinity.
     """
     array = as_array(name, value)
     if shape is not None and not (

@@ -339,7 +339,7 @@ SERIES = [
     series("quote that is not closed", 'd,v\n1,"5\n2,6\n', "line 3: unexpected end of data"),
     series("field of 140 kB", "d,v\n1," + "1" * 140_000, "line 2: field larger than field limit"),
     series("no numbers", "d,v\n1,\n", "numbers in its last column (found none)"),
-    series("empty file", "", "expected a CSV file with a header"),
+    series("empty file", "", "expected a CSV file with numbers"),
     series("NUL characters", b"d,v\n1,\0", "a NUL character in line 2"),
 ]  # fmt: skip
 

@@ -161,8 +161,11 @@ def test_tables_of_notebooks_have_their_minutes(name):
 
 MINUTES = {
     "a minute": "1",
+    "one minute": "1",
     "a minute and a half": "1.5",
+    "1.5 minutes": "1.5",
     "two minutes": "2",
+    "2.5 minutes": "2.5",
     "two and a half minutes": "2.5",
     "three minutes": "3",
     "four minutes": "4",

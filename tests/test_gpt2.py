@@ -261,6 +261,13 @@ def test_text_ends_before_the_end_token(text_model):
     assert texts == ["a time"]
 
 
+def test_tokenizer_of_another_size_raises(text_model):
+    _, tokenizer = text_model
+    other = build_gpt2(tokenizer.vocab_size + 1, 16, 1, 1, 4)
+    with pytest.raises(ValueError, match=r"tokenizer: expected \d+ tokens, as the model has, got"):
+        generate_text(other, tokenizer, "once")
+
+
 def test_empty_prompt_raises(text_model):
     with pytest.raises(ValueError, match="text: expected a string of at least one character"):
         generate_text(*text_model, "")

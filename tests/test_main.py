@@ -655,7 +655,7 @@ def test_invalid_options_for_diffusion_exit_with_2(
             ["train", "article3-lstm", "--data", "{folder}/damaged.keras"],
             "at least 1280 characters",
         ),
-        (["train", "article3-forecast", "--data", "{file}"], "expected a CSV file with a header"),
+        (["train", "article3-forecast", "--data", "{file}"], "expected a CSV file with numbers"),
         (["train", "article1-transformer", "--data", "{folder}/line"], "and a tab in"),
         (["generate", "article4-cnn"], "article4-cnn: expected a generative model, got a cnn"),
         (["paint"], "invalid choice: 'paint'"),

@@ -50,7 +50,8 @@ def write_vocabulary(folder, last="<|endoftext|>"):
     """Write the two files of a trained tokenizer, with its last token in the vocabulary."""
     model = json.loads(trained_tokenizer())["model"]
     merges = "\n".join(" ".join(pair) for pair in model["merges"])
-    write(folder, vocab={**model["vocab"], last: 267}, merges=f"#version: 0.2\n{merges}\n")
+    vocabulary = model["vocab"] if last is None else {**model["vocab"], last: 267}
+    write(folder, vocab=vocabulary, merges=f"#version: 0.2\n{merges}\n")
 
 
 # Reading.
@@ -90,6 +91,24 @@ def test_tokens_that_are_added_to_the_vocabulary_have_their_ids(folder):
     write(folder, special_tokens_map={})
     tokenizer = load_gpt2(folder).tokenizer
     assert tokenizer.encode("a<pad>").tolist()[-1] == 268 and tokenizer.end_token == 267
+
+
+def test_added_tokens_have_their_ids_where_the_end_token_is_one_of_them(folder):
+    write_vocabulary(folder, last=None)
+    write(folder, special_tokens_map={"eos_token": "<eos>"})
+    write(folder, added_tokens={"<eos>": 268, "<pad>": 267})
+    tokenizer = load_gpt2(folder).tokenizer
+    assert tokenizer.encode("<pad><eos>").tolist() == [267, 268]
+    assert tokenizer.end_token == 268 and tokenizer.vocab_size == 269
+
+
+def test_config_names_the_end_token_of_vocabulary_and_merges(folder):
+    write_vocabulary(folder, last="</s>")
+    config = json.loads((folder / "config.json").read_text())
+    write(folder, config={**config, "eos_token_id": 267})
+    tokenizer = load_gpt2(folder).tokenizer
+    assert tokenizer.end_token == 267 and tokenizer.vocab_size == 268
+    assert tokenizer.encode("a</s>").tolist()[-1] == 267
 
 
 def test_end_token_is_that_of_the_files_or_of_the_config(folder):
@@ -143,7 +162,7 @@ SEPARATOR = {
         ),
         (
             {"tokenizer": trained_tokenizer(post_processor=SEPARATOR)},
-            r"post_processor: expected no token after the text, .*got '<\|endoftext\|>'",
+            r"post_processor: expected no token before or after a text, got 'a<\|endoftext\|>'",
         ),
         (
             {"tokenizer": trained_tokenizer(), "tokenizer_config": {"eos_token": "</s>"}},
@@ -170,8 +189,8 @@ SEPARATOR = {
         ),
         ({"added_tokens": {"<pad>": "3"}}, "added_tokens.json: <pad>: expected an id, got '3'"),
         ({"vocab": {"a": 0}}, "merges: .*merges.txt: cannot be read"),
-        ({"merges": "a b"}, "vocabulary: .*vocab.json: cannot be read"),
-        ({"vocab": "{", "merges": ""}, "vocabulary: .*vocab.json: cannot be read as JSON"),
+        ({"merges": "a b"}, "vocab.json: cannot be read"),
+        ({"vocab": "{", "merges": ""}, "vocab.json: cannot be read as JSON"),
     ],
 )
 def test_tokenizers_that_are_damaged_or_used_otherwise_raise(folder, files, message):
@@ -215,11 +234,16 @@ def test_tokenizer_travels_with_its_checkpoint(tmp_path, tokenizer):
     library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert library.encode(TEXT).ids == tokenizer.encode(TEXT).tolist()
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    assert config["eos_token"] == config["bos_token"] == tokenizer.end_of_text
+    published = tokenizer.end_of_text == "<|endoftext|>"
+    assert config["eos_token"] == tokenizer.end_of_text
+    assert config.get("bos_token") == (tokenizer.end_of_text if published else None)
+    model_config = json.loads((tmp_path / "config.json").read_text())
+    assert model_config["eos_token_id"] == tokenizer.end_token
+    assert model_config["bos_token_id"] == (tokenizer.end_token if published else None)
     assert config["model_max_length"] == 8
     # `GPT2Tokenizer` of `transformers` would drop the normalizer.
     standard = json.loads(tokenizer.tokenizer_json)["normalizer"] is None
-    expected = "GPT2Tokenizer" if standard else "PreTrainedTokenizerFast"
+    expected = "GPT2Tokenizer" if standard and published else "PreTrainedTokenizerFast"
     assert config["tokenizer_class"] == expected
 
 

@@ -128,6 +128,22 @@ def test_a_loss_of_logits_is_refused_for_probabilities():
     model.pop()
     model.add(keras.layers.Dense(6))
     model.compile("adam", transformer.MaskedCrossentropy())
+    model.add(keras.layers.Softmax())
+    with pytest.raises(ValueError, match="loss: expected one of probabilities"):
+        model.compile("adam", transformer.MaskedCrossentropy())
+    transformer.SequentialTransformer().compile("adam", "mse")  # layers may follow
+
+
+@pytest.mark.parametrize("ignore_class", [None, -100])
+def test_labels_with_an_axis_of_size_1_count_like_those_without(ignore_class):
+    model = build_transformer(11, 11, 12, 1, 8, 2, 12, causal=True)
+    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=ignore_class)
+    model.compile("adam", loss, metrics=["accuracy"], run_eagerly=True)
+    x, y = np.array([[3, 4, 5, 6], [7, 8, 9, 10]]), np.array([[4, 5, 6, 0], [8, 9, 10, 2]])
+    y = y if ignore_class is None else np.where(y == 2, ignore_class, y)
+    expected = model.evaluate(x, y, verbose=0)
+    assert model.evaluate(x, y[..., None], verbose=0) == pytest.approx(expected)
+    assert expected[0] > 0
 
 
 def test_label_0_counts_as_a_class_outside_of_language_models():

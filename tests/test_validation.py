@@ -185,7 +185,8 @@ def test_settable_numbers_are_refused_by_name(build, name):
     if name != "weight":
         with pytest.raises(ValueError, match=f"^{name}: expected a"):
             setattr(owner, name, -0.5)
-    for value in (0.25, np.float32(0.25)):
+    quarter = np.float32(0.25)
+    for value in (0.25, quarter, np.array(0.25), tf.constant(0.25), keras.Variable(quarter)):
         setattr(owner, name, value)
         assert getattr(owner, name) == pytest.approx(0.25)
 
