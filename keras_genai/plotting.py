@@ -349,7 +349,7 @@ def plot_forecasts(series, forecast_start: int, forecasts: dict) -> Figure:
         ValueError: for invalid numbers, and if a forecast has another length.
     """
     series = as_numbers("series", series, (None,))
-    forecast_start = check_size("forecast_start", forecast_start, 0, len(series) - 1)
+    forecast_start = check_size("forecast_start of series", forecast_start, 0, len(series) - 1)
     check_dict("forecasts", forecasts)
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     axes = figure.subplots()
