@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import errno
+import json
 import os
 import pathlib
 import stat
@@ -86,6 +87,18 @@ def read_text(path) -> str:
             f"{path}: cannot be read as a text in UTF-8 (a NUL character in line {line})."
         )
     return text
+
+
+def read_json(path) -> dict:
+    """Return the JSON object of a file; raise ValueError with its path for other contents."""
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}.")
+    return content
 
 
 def find_files(folder, suffixes: tuple[str, ...], description: str):

@@ -28,12 +28,12 @@ import warnings
 import numpy as np
 from keras import layers, ops
 
+from keras_genai.files import read_json
 from keras_genai.gpt2 import ACTIVATIONS, GPT2
 from keras_genai.text import GPT2Tokenizer, check_tokenizer
 from keras_genai.tokenizer_files import (
     TOKENIZER_FILES,
     load_tokenizer,
-    read_json,
     save_tokenizer,
     tokenizer_json,
 )

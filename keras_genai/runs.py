@@ -17,7 +17,7 @@ import sys
 import warnings
 import weakref
 
-from keras_genai.files import read_text, replace_file, to_path
+from keras_genai.files import read_json, read_text, replace_file, to_path
 
 MAX_INT = 2**31 - 1
 
@@ -76,13 +76,7 @@ class RunFolder:
         """
         if not os.path.lexists(self.settings_path):
             return None
-        text = read_text(self.settings_path)
-        try:
-            settings = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{self.settings_path}: cannot be read ({error}).") from error
-        if not isinstance(settings, dict):
-            raise ValueError(f"{self.settings_path}: expected settings, got {settings!r:.50}.")
+        settings = read_json(self.settings_path)
         for key, (description, is_valid) in REQUIRED_SETTINGS.items():
             if key not in settings or not is_valid(settings[key]):
                 found = f"{settings[key]!r:.50}" if key in settings else "none"

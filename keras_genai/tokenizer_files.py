@@ -7,7 +7,7 @@ the token that ends a text.
 
 import json
 
-from keras_genai.files import read_text
+from keras_genai.files import read_json, read_text
 from keras_genai.text import CharacterTokenizer, GPT2Tokenizer
 
 TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -137,18 +137,6 @@ def tokenizer_json(tokenizer) -> str:
         },
     }
     return json.dumps(content, ensure_ascii=False)
-
-
-def read_json(path) -> dict:
-    """Return the JSON object of a file; raise ValueError with its path for other contents."""
-    text = read_text(path)
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}.")
-    return content
 
 
 def _read_optional(path) -> dict:

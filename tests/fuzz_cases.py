@@ -95,7 +95,7 @@ EXCLUDED = {
     """,
     "reads or writes the user's files, whose errors have tests of their own": """
         load_image_folder image_class_names load_text load_pairs load_series load_sound_folder
-        read_json save_tokenizer load_tokenizer tokenizer_json
+        save_tokenizer load_tokenizer tokenizer_json
         serialize_architecture restore_model export_weights export_model
     """,
     "is called with the result of another function": """
@@ -201,6 +201,15 @@ LAYER = {
 DECODING = {
     "sampler": autoregressive.Sampler(), "seed": 0, "stop_token": 3, "sliding_window": True
 }  # fmt: skip
+DIFFUSION = {
+    "labels": 1,
+    "guidance_scale": 2.0,
+    "num_steps": 2,
+    "method": "ddim",
+    "eta": 0.0,
+    "clip_denoised": True,
+    "seed": 0,
+}
 TRANSFORMER = {"num_layers": 1, "d_model": 4, "num_heads": 2, "dff": 4, "dropout": 0.1}
 
 EPOCH = tf.Variable(0, dtype=tf.int64)
@@ -335,30 +344,11 @@ CASES = {
     "DDPM.add_noise": (method("ddpm", "add_noise"), lambda: dict(x=IMAGES, t=2, seed=0)),
     "DDPM.generate": (
         method("ddpm", "generate"),
-        lambda: dict(
-            num_samples=2,
-            labels=1,
-            guidance_scale=2.0,
-            num_steps=2,
-            method="ddim",
-            eta=0.0,
-            clip_denoised=True,
-            seed=0,
-        ),
+        lambda: dict(num_samples=2, **DIFFUSION),
     ),
     "DDPM.generate_progressive": (
         method("ddpm", "generate_progressive"),
-        lambda: dict(
-            num_samples=2,
-            labels=1,
-            num_frames=2,
-            guidance_scale=2.0,
-            num_steps=2,
-            method="ddim",
-            eta=0.0,
-            clip_denoised=True,
-            seed=0,
-        ),
+        lambda: dict(num_samples=2, num_frames=2, **DIFFUSION),
     ),
     "GatedPixelCNNLayer": (
         pixelcnn.GatedPixelCNNLayer,
