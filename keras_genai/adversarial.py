@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_genai.conditioning import pack_inputs
 from keras_genai.models import with_loss_scaling
+from keras_genai.replicas import weight_loss
 
 
 class OptimizerPair(keras.optimizers.Optimizer):
@@ -85,10 +86,15 @@ def losses_of_call(network) -> list:
     return network.losses[: len(network.losses) - num_weight_losses]
 
 
-def add_losses(loss, losses):
-    """Return a loss plus those of regularizers and of `add_loss`."""
+def add_losses(loss, losses, batch):
+    """Return a loss plus those of regularizers and of `add_loss`, weighted by the batch.
+
+    The weight matters on several replicas; see `replicas.weight_loss`.
+    """
     losses = [ops.sum(ops.cast(additional, loss.dtype)) for additional in losses]
-    return loss + tf.nn.scale_regularization_loss(tf.add_n(losses)) if losses else loss
+    if losses:
+        loss += tf.nn.scale_regularization_loss(tf.add_n(losses))
+    return weight_loss(loss, ops.shape(batch)[0])
 
 
 def build_two_batch_model(discriminator):

@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 
+from keras_genai.distribution import is_first_worker
 from keras_genai.files import replace_file, to_path
 from keras_genai.plotting import plot_images
 from keras_genai.random_state import check_seed
@@ -115,7 +116,7 @@ class AtomicModelCheckpoint(keras.callbacks.Callback):
     An interruption at any moment leaves a complete file. `keras.callbacks.BackupAndRestore`
     overwrites its weights and its epoch number one after the other: an interruption between the two
     repeats an epoch, and one during the second makes both unreadable. The folder of the file is
-    created before training.
+    created before training. Of several workers, the first one saves.
 
     Args:
         path: String or path of the `.keras` file.
@@ -129,9 +130,13 @@ class AtomicModelCheckpoint(keras.callbacks.Callback):
         self.path = to_path(path)
 
     def on_train_begin(self, logs=None):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.is_first = is_first_worker(self.model.distribute_strategy)
+        if self.is_first:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def on_epoch_end(self, epoch, logs=None):
+        if not self.is_first:
+            return
         with replace_file(self.path) as unfinished:
             self.model.save(unfinished)
 

@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_genai.random_state import random_generator
+from keras_genai.replicas import run_on_replicas
 from keras_genai.validation import (
     as_array,
     check_labels,
@@ -75,7 +76,10 @@ def predict_arrays(network: keras.Model, x, labels=None):
         raise ValueError(f"x: expected shape {shape}, the input of the network, got {x.shape}.")
     x = x.astype(floatx := keras.config.floatx())
     labels = check_labels(labels, count_classes(network), len(x))
-    outputs = network(pack_inputs(x, labels))
+    arrays = (x,) if labels is None else (x, labels)
+    outputs = run_on_replicas(
+        network.distribute_strategy, lambda *inputs: network(pack_inputs(*inputs)), *arrays
+    )
     outputs = keras.tree.map_structure(lambda y: np.asarray(ops.cast(y, floatx)), outputs)
     for output in keras.tree.flatten(outputs):
         check_outputs(network, output)

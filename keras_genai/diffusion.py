@@ -36,6 +36,7 @@ from keras_genai.conditioning import check_network, count_classes
 from keras_genai.models import ConfigMixin, CustomLossMixin, GenerativeImageModel, SettableFraction
 from keras_genai.noise_schedule import NoiseSchedule, ddim_step, ddpm_step
 from keras_genai.random_state import SeedStateMixin, random_generator
+from keras_genai.replicas import apply_gradients, run_on_replicas
 from keras_genai.unet import SinusoidalTimeEmbedding, build_unet
 from keras_genai.validation import (
     as_array,
@@ -175,7 +176,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             loss, logs = self.compute_loss_and_logs(data, training=True)
             loss = self.optimizer.scale_loss(loss)  # no effect without a LossScaleOptimizer
         weights = self.network.trainable_weights
-        self.optimizer.apply(tape.gradient(loss, weights), weights)
+        apply_gradients(self.optimizer, tape.gradient(loss, weights), weights)
 
         steps = ops.cast(self.optimizer.iterations, "float32")
         # Smaller in the first steps, so that the random initial weights leave the average.
@@ -430,8 +431,9 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         return prediction
 
     def _predict(self, x_t, t, labels):
-        inputs = [x_t, t, labels][: len(self.network.inputs)]
-        return ops.cast(self._ema_prediction(*map(tf.convert_to_tensor, inputs)), "float32")
+        inputs = map(tf.convert_to_tensor, [x_t, t, labels][: len(self.network.inputs)])
+        prediction = run_on_replicas(self.distribute_strategy, self._ema_prediction, *inputs)
+        return ops.cast(prediction, "float32")
 
     def get_config(self):
         names = ("network", "schedule", "seed", "cond_drop_prob", "ema_momentum", "prediction_type")

@@ -13,7 +13,6 @@ gradient vanishes while D confidently rejects the samples of G (section 3 of the
 samples other normal numbers from the same seed.
 
 Corrected from the articles:
-
 - Article 1, sections "定义 GAN 模型" (define the GAN model) and "训练 GAN" (train the GAN): the
   discriminator is compiled, frozen by `discriminator.trainable = False`, and then trained in turns
   with the combined model. This is right on Keras 2, where `compile` reads the flag: on TensorFlow
@@ -55,6 +54,7 @@ from keras_genai.conditioning import (
 from keras_genai.layer_state import frozen
 from keras_genai.models import ConfigMixin, CustomLossMixin, GenerativeImageModel
 from keras_genai.random_state import SeedStateMixin, random_generator
+from keras_genai.replicas import apply_gradients
 from keras_genai.validation import (
     check_bools,
     check_choice,
@@ -347,7 +347,7 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             loss = self.compute_discriminator_loss(real, fake, labels, training=True)
             loss = self.discriminator_optimizer.scale_loss(loss)
         weights = self.discriminator.trainable_weights
-        self.discriminator_optimizer.apply(tape.gradient(loss, weights), weights)
+        apply_gradients(self.discriminator_optimizer, tape.gradient(loss, weights), weights)
         # Generator: maximize log D(G(z)), with the discriminator frozen.
         if self.resample_noise:
             noise = self.sample_noise(ops.shape(real)[0])
@@ -355,7 +355,7 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             loss = self.compute_generator_loss(noise, labels, training=True)
             loss = self.generator_optimizer.scale_loss(loss)
         weights = self.generator.trainable_weights
-        self.generator_optimizer.apply(tape.gradient(loss, weights), weights)
+        apply_gradients(self.generator_optimizer, tape.gradient(loss, weights), weights)
         return self.get_metrics_result()
 
     def test_step(self, data):
@@ -386,7 +386,7 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             additional_losses += losses_of_call(self.discriminator)
             fake_output = self.discriminator(pack_inputs(fake, labels), training=training)
             loss = self.cross_entropy(ones, real_output) + self.cross_entropy(zeros, fake_output)
-        loss = add_losses(loss, additional_losses + self.discriminator.losses)
+        loss = add_losses(loss, additional_losses + self.discriminator.losses, real)
         self._track(self.discriminator_loss_tracker, loss, real)
         self.real_accuracy.update_state(ones, real_output)
         self.fake_accuracy.update_state(zeros, fake_output)
@@ -398,7 +398,7 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             fake = self.generator(pack_inputs(noise, labels), training=training)
             fake_output = self.discriminator(pack_inputs(fake, labels), training=training)
             loss = self.cross_entropy(ops.ones_like(fake_output), fake_output)
-            loss = add_losses(loss, self.generator.losses + self.discriminator.losses)
+            loss = add_losses(loss, self.generator.losses + self.discriminator.losses, noise)
         self._track(self.generator_loss_tracker, loss, noise)
         return loss
 

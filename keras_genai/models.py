@@ -20,6 +20,15 @@ from keras_genai.layer_state import (
     set_layer_state,
     uses_float16,
 )
+from keras_genai.replicas import (
+    apply_gradients,
+    check_compile_options,
+    in_one_of_several_replicas,
+    mean_over_replicas,
+    needs_summed_gradients,
+    num_replicas,
+    weight_loss,
+)
 from keras_genai.validation import (
     check_fraction,
     check_identifier,
@@ -136,8 +145,7 @@ class CustomLossMixin:
         if sample_weight is not None:
             losses = losses * sample_weight
             terms = {name: term * sample_weight for name, term in terms.items()}
-        # Gradients of replicas are summed: a plain mean on each would double the gradient on two.
-        loss = tf.nn.compute_average_loss(losses)
+        loss = mean_over_replicas(losses)
         if additional_losses:
             added = tf.add_n([ops.sum(ops.cast(x, losses.dtype)) for x in additional_losses])
             loss += tf.nn.scale_regularization_loss(added)
@@ -243,6 +251,47 @@ class ValidationMixin:
     def build_from_config(self, config):
         super().build_from_config({k: v for k, v in config.items() if k != VERSION_KEY})
 
+    # Training as Keras does it, exact on several replicas.
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        return self.weight_loss(loss, y_pred, sample_weight)
+
+    def weight_loss(self, loss, y_pred, sample_weight=None):
+        """Weight the loss of `compile` on a replica; see `replicas.weight_loss`.
+
+        Raises:
+            ValueError: for a loss that is no mean over the batch, with several replicas.
+        """
+        if not in_one_of_several_replicas():
+            return loss
+        reduction = getattr(self.loss, "reduction", "sum_over_batch_size")
+        if reduction in ("sum", "none", None):
+            raise ValueError(
+                "loss: expected a mean over the batch with several replicas, got the reduction "
+                f"{reduction!r}."
+            )
+        num_examples, mask = ops.shape(y_pred)[0], getattr(y_pred, "_keras_mask", None)
+        counted = None if mask is None else ops.cast(mask, loss.dtype)
+        if reduction == "mean_with_sample_weight" and sample_weight is not None:
+            weights = ops.cast(sample_weight, loss.dtype)
+            counted = weights if counted is None else counted * weights
+        return weight_loss(loss, num_examples, None if counted is None else ops.sum(counted))
+
+    def train_step(self, data):
+        if not needs_summed_gradients(self.optimizer):
+            return super().train_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+            scaled_loss = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled_loss, self.trainable_weights)
+        apply_gradients(self.optimizer, gradients, self.trainable_weights)
+        loss_tracker = next(metric for metric in self.metrics if metric.name == "loss")
+        loss_tracker.update_state(loss * num_replicas(), sample_weight=ops.shape(y_pred)[0])
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
     def check_inputs(self, x) -> None:
         """Raise ValueError unless x is valid for `predict`."""
 
@@ -273,8 +322,10 @@ class ValidationMixin:
         """Train the model; see `keras.Model.fit`.
 
         Raises:
-            ValueError: for invalid data, see the class, and for a frozen model.
+            ValueError: for invalid data, see the class, for a frozen model, and, with several
+                replicas, for `steps_per_execution` above 1 and for `jit_compile=True` on CPUs.
         """
+        check_compile_options(self)
         if not self.trainable_weights:
             raise ValueError(f"{self.name}: expected trainable weights, got a frozen model.")
         if class_weight is not None and is_array(x) and y is None:
@@ -299,6 +350,7 @@ class ValidationMixin:
         Raises:
             ValueError: for invalid data; see the class.
         """
+        check_compile_options(self)
         check = BatchCheck(self._check_batch)
         if not kwargs.get("_use_cached_eval_dataset"):  # in `fit`, which has checked the data
             x, y, sample_weight = self._prepare(check, x, y, sample_weight)

@@ -42,6 +42,7 @@ from keras_genai.autoregressive import Sampler
 from keras_genai.conditioning import OneHot, count_classes, label_input, pack_inputs
 from keras_genai.layer_state import LayerStateMixin
 from keras_genai.models import ConfigMixin, CustomLossMixin, GenerativeImageModel
+from keras_genai.replicas import apply_gradients
 from keras_genai.validation import (
     as_numbers,
     check_image_shape,
@@ -341,7 +342,7 @@ class PixelCNN(ConfigMixin, CustomLossMixin, GenerativeImageModel):
             loss, logs = self.compute_loss_and_logs(data, training=True)
             loss = self.optimizer.scale_loss(loss)  # no effect without a LossScaleOptimizer
         gradients = tape.gradient(loss, self.trainable_weights)
-        self.optimizer.apply(gradients, self.trainable_weights)
+        apply_gradients(self.optimizer, gradients, self.trainable_weights)
         return logs
 
     def log_prob(self, x, labels=None):

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_genai.replicas import ReplicaSeedGenerator
+
 
 def check_seed(seed) -> int | None:
     """Return a seed as an int, or `None`.
@@ -46,8 +48,8 @@ class SeedStateMixin:
     def create_seed_generators(self, seed) -> None:
         """Create one generator for training and one for evaluation, which does not change it."""
         self.seed = seed = check_seed(seed)
-        self.seed_generator = keras.random.SeedGenerator(seed)
-        self.evaluation_seed_generator = keras.random.SeedGenerator(seed)
+        self.seed_generator = ReplicaSeedGenerator(seed)
+        self.evaluation_seed_generator = ReplicaSeedGenerator(seed)
 
     def get_seed_generator(self, training):
         """Return the generator of training, or that of evaluation."""
@@ -69,12 +71,11 @@ class SeedStateMixin:
 
 @keras.saving.register_keras_serializable(package="keras_genai")
 class Dropout(SeedStateMixin, layers.Dropout):
-    """`keras.layers.Dropout` with a random state that is saved and restored."""
+    """`keras.layers.Dropout` with a random state that is saved, and differs between replicas."""
 
-    def save_own_variables(self, store):
-        if self.rate > 0:  # Keras creates no seed generator at rate 0
-            super().save_own_variables(store)
-
-    def load_own_variables(self, store):
-        if self.rate > 0:
-            super().load_own_variables(store)
+    def __init__(self, rate, noise_shape=None, seed=None, **kwargs):
+        layers.Layer.__init__(self, **kwargs)  # Keras's Dropout would create its own generator
+        self.rate, self.noise_shape, self.seed = rate, noise_shape, seed
+        if rate > 0:
+            self.seed_generator = ReplicaSeedGenerator(seed)
+        self.supports_masking = self.built = True

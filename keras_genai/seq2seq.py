@@ -36,6 +36,7 @@ from keras_genai.models import (
     with_loss_scaling,
 )
 from keras_genai.random_state import Dropout
+from keras_genai.replicas import apply_gradients
 from keras_genai.text import check_tokenizer, encode_texts
 from keras_genai.validation import (
     check_fraction,
@@ -276,19 +277,20 @@ class Seq2SeqTransformer(TokenModelMixin, ConfigMixin, CustomLossMixin, Validate
                 sample_weight = sample_weight[:, 1:]  # the start token is no label
             sample_weight = token_weights(sample_weight, logits)
             weights = weights * sample_weight
-        loss = self.compute_loss(y=labels, y_pred=logits, sample_weight=sample_weight)
+        loss = keras.Model.compute_loss(self, None, labels, logits, sample_weight)
         cross_entropy = MaskedCrossentropy()(labels, logits, sample_weight)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync  # Keras divides losses by it
         self.loss_tracker.update_state(loss * replicas, ops.sum(weights))
         self.cross_entropy_tracker.update_state(cross_entropy * replicas, ops.sum(weights))
-        return loss, self.compute_metrics(None, labels, logits, sample_weight)
+        metrics = self.compute_metrics(None, labels, logits, sample_weight)
+        return self.weight_loss(loss, logits, sample_weight), metrics
 
     def train_step(self, data):
         with tf.GradientTape() as tape:
             loss, logs = self.compute_loss_and_logs(data, training=True)
             loss = self.optimizer.scale_loss(loss)  # no effect without a LossScaleOptimizer
         gradients = tape.gradient(loss, self.trainable_weights)
-        self.optimizer.apply(gradients, self.trainable_weights)
+        apply_gradients(self.optimizer, gradients, self.trainable_weights)
         return logs
 
     def check_data(self, x, y):

@@ -20,8 +20,7 @@ Corrected from the articles:
 - Article 4, section 3: pixels in [-1, 1] are the targets of a binary cross-entropy, which is
   defined for [0, 1] only. PyTorch raises a RuntimeError; Keras silently minimizes a loss that is
   unbounded below. Pixels are in [0, 1] here; other values raise a ValueError.
-- Article 4, section 3, prints sums over a batch beside means over images; all values here are per
-  image.
+- Article 4, section 3, prints sums over a batch beside means; here all values are per image.
 
 Kept from Keras where PyTorch differs: Glorot initialization, Adam's epsilon of 1e-7, and a loss
 averaged over the batch where article 4 sums it (Adam's step does not depend on the scale of the
@@ -55,6 +54,7 @@ from keras_genai.models import (
     check_scalar,
 )
 from keras_genai.random_state import SeedStateMixin
+from keras_genai.replicas import apply_gradients, weight_loss
 from keras_genai.validation import (
     as_numbers,
     check_choice,
@@ -64,10 +64,9 @@ from keras_genai.validation import (
 )
 
 # Of the imports: `pack_inputs(x, labels)` is x, or [x, labels] for a conditional network;
-# `concat_labels` appends one-hot labels to x; `predict_arrays` returns NumPy arrays. The base
-# classes validate the images given to `fit`, save noise generators and nested networks, and define
-# `compile`, `test_step`, `unpack` and `reduce_and_log`, the mean over the batch. Losses are in
-# `floatx`, also if layers compute in float16.
+# `concat_labels` appends one-hot labels to x; `apply_gradients` is the optimizer's `apply`. The
+# base classes validate the images of `fit`, save noise generators and networks, and define
+# `compile`, `test_step`, `unpack` and `reduce_and_log`, the mean over the batch, in `floatx`.
 
 # Layers.
 
@@ -319,12 +318,13 @@ class FunctionalVAE(ImageModel):
     """The functional model of `build_vae`, whose sample weights apply to the KL term, too."""
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        # Read first: replicas, which take turns when they communicate, share the layers.
+        kl = self.get_layer("kl_divergence").losses  # [(batch,)], a part of the loss
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        if sample_weight is None:
+        if sample_weight is None or not kl:  # Keras builds its loss without calling the model
             return loss
-        (kl,) = self.get_layer("kl_divergence").losses  # (batch,), already a part of the loss
-        weight = ops.reshape(ops.cast(sample_weight, kl.dtype), (-1,))
-        return loss + tf.nn.scale_regularization_loss(ops.sum((weight - 1) * kl))
+        kl = kl[0] * (ops.reshape(ops.cast(sample_weight, kl[0].dtype), (-1,)) - 1)
+        return loss + weight_loss(tf.nn.scale_regularization_loss(ops.sum(kl)), ops.size(kl))
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
@@ -409,7 +409,7 @@ class VAE(AdjustableNumberMixin, ConfigMixin, CustomLossMixin, GenerativeImageMo
             loss, logs = self.compute_loss_and_logs(data, training=True)
             loss = self.optimizer.scale_loss(loss)  # no effect without a LossScaleOptimizer
         gradients = tape.gradient(loss, self.trainable_weights)
-        self.optimizer.apply(gradients, self.trainable_weights)
+        apply_gradients(self.optimizer, gradients, self.trainable_weights)
         return logs
 
     def encode(self, x, labels=None) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,181 @@
+"""Training on several devices and machines: strategies of `tf.distribute` that Keras can `fit`.
+
+A strategy copies a model to every device, its replicas. Each takes a part of every batch, and the
+gradients of all parts are added before the step, so that the replicas stay equal:
+
+    strategy = distribution.strategy("multi-worker")  # the same program on every machine
+    with strategy.scope():
+        model = VAE(build_encoder(), build_decoder())
+        model.compile("adam")
+    model.fit(x, batch_size=64)  # 64 images of all workers together
+
+Weights and metrics are those of one process with the same batches, except for its noise: each
+replica draws its own. `.github/SCALING.md` is the guide.
+"""
+
+import contextlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_genai.cluster import Cluster, LostWorkerError, read_cluster, wait_for_others
+from keras_genai.validation import check_choice, check_number
+
+STRATEGIES = ("auto", "mirrored", "multi-worker")
+START_TIMEOUT = 300.0  # seconds
+LOST_WORKER = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+)
+
+
+# Strategies.
+
+
+class FitMixin:
+    """Mends two calls of `reduce` with which Keras's `fit` fails, and splits batches, not files.
+
+    - Several workers: Keras takes the mean of scalars, such as a loss, over their axis 0.
+    - Before training, Keras takes the mean of the parts of the first batch, to learn their shapes.
+      Batches are nested and their parts may differ in size, which TensorFlow cannot add. The part
+      of this worker has the shapes, too.
+    """
+
+    def reduce(self, reduce_op, value, axis):
+        if isinstance(value, (tuple, list, dict)):
+            return tf.nest.map_structure(lambda part: self.reduce(reduce_op, part, axis), value)
+        local_values = self.experimental_local_results(value)
+        if local_values[0].shape.rank == 0:
+            return super().reduce(reduce_op, value, None)
+        if axis is None and str(reduce_op).upper().endswith("MEAN") and self._differ(local_values):
+            return local_values[0]
+        return super().reduce(reduce_op, value, axis)
+
+    def _differ(self, local_values) -> bool:
+        """Return whether the shapes of the values differ between any two replicas."""
+        return len(set(self._gather_sizes([value.shape[0] for value in local_values]))) > 1
+
+    def _gather_sizes(self, sizes: list[int]) -> list[int]:
+        return sizes
+
+    def experimental_distribute_dataset(self, dataset, options=None):
+        policies, data_options = tf.data.experimental.AutoShardPolicy, tf.data.Options()
+        if dataset.options().experimental_distribute.auto_shard_policy == policies.AUTO:
+            # Each worker takes its part of every batch, so that the batches are those of one
+            # process. TensorFlow would otherwise deal out the files of a dataset that reads some.
+            data_options.experimental_distribute.auto_shard_policy = policies.DATA
+        # The tuning thread of each iterator sleeps for seconds, for which the next one waits.
+        data_options.autotune.enabled = False
+        dataset = dataset.map(self._fill_batch).with_options(data_options)
+        return super().experimental_distribute_dataset(dataset, options)
+
+    def _fill_batch(self, *batch):
+        """Return a batch, or one for each replica if some would have no example.
+
+        Many layers fail on an empty batch. Each replica then has the whole batch, whose mean
+        gradient is that of one process. `Mean` metrics count its examples once for each replica.
+        """
+        batch = batch[0] if len(batch) == 1 else batch
+        replicas = self.num_replicas_in_sync
+        num_examples = tf.shape(tf.nest.flatten(batch)[0])[0]
+        return tf.cond(
+            num_examples < replicas,
+            lambda: tf.nest.map_structure(lambda x: tf.concat([x] * replicas, axis=0), batch),
+            lambda: batch,
+        )
+
+
+class MirroredStrategy(FitMixin, tf.distribute.MirroredStrategy):
+    """`tf.distribute.MirroredStrategy`: a replica on each device of this process."""
+
+
+class MultiWorkerStrategy(FitMixin, tf.distribute.MultiWorkerMirroredStrategy):
+    """`tf.distribute.MultiWorkerMirroredStrategy`: replicas on the devices of several processes."""
+
+    def _gather_sizes(self, sizes):
+        return self.gather(tf.constant(sizes), axis=0).numpy().tolist()
+
+    def barrier(self) -> None:
+        """Wait until all workers have called it."""
+        self.reduce("SUM", tf.ones(()), axis=None)
+
+
+def strategy(name: str = "auto", timeout: float = START_TIMEOUT) -> tf.distribute.Strategy:
+    """Return a strategy, under whose `scope()` models are built and compiled.
+
+    Args:
+        name: `"mirrored"` for all GPUs of this process, or all its logical CPUs if there is no GPU;
+            `"multi-worker"` for the processes of the environment variable TF_CONFIG, which
+            launchers and clusters set; `"auto"` for the latter if TF_CONFIG is set, else the former
+            if there are several devices, else one device. Defaults to `"auto"`.
+        timeout: Float. Seconds to wait for the other workers. Defaults to `300.0`.
+
+    Returns:
+        A `tf.distribute.Strategy`. Workers have agreed on a random seed, so that they shuffle in
+        the same order.
+
+    Raises:
+        ValueError: for another name, for `"multi-worker"` without a valid TF_CONFIG, for a port
+            that is taken, and if TensorFlow has already started.
+        TimeoutError: if a worker does not start in time.
+    """
+    check_choice("name", name, STRATEGIES)
+    timeout = check_number("timeout", timeout, above=0)
+    cluster = read_cluster()
+    if name == "multi-worker" and cluster is None:
+        raise ValueError(
+            "TF_CONFIG: expected the cluster and the task of this worker, got no such environment "
+            "variable. Launchers and clusters set it; see .github/SCALING.md."
+        )
+    if name != "mirrored" and cluster is not None:
+        return _start_worker(cluster, timeout)
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if name == "auto" and len(devices) == 1:
+        return tf.distribute.get_strategy()
+    return MirroredStrategy([device.name for device in devices])
+
+
+def _start_worker(cluster: Cluster, timeout: float) -> MultiWorkerStrategy:
+    wait_for_others(cluster, timeout)
+    try:
+        started = MultiWorkerStrategy()
+    except RuntimeError as error:
+        raise ValueError(
+            f"strategy: expected it to be made before any tensor or model, got one before ({error})"
+        ) from error
+    with started.scope():
+        # A variable has the first worker's initial value on all workers.
+        seed = tf.Variable(np.random.randint(2**31 - 1), dtype=tf.int64)  # noqa: NPY002
+    keras.utils.set_random_seed(int(seed.numpy()))
+    return started
+
+
+def is_first_worker(strategy: tf.distribute.Strategy) -> bool:
+    """Return whether this process saves and prints: it is the first worker, or the only process."""
+    if not isinstance(strategy, MultiWorkerStrategy):
+        return True
+    cluster = read_cluster()
+    return cluster is None or cluster.index == 0
+
+
+@contextlib.contextmanager
+def reraise_lost_worker():
+    """Context in which TensorFlow's error about another worker is one clear line.
+
+    Raises:
+        LostWorkerError: if another worker has ended.
+    """
+    try:
+        yield
+    except LOST_WORKER as error:
+        if read_cluster() is None:
+            raise
+        raise LostWorkerError(
+            "another worker has ended or cannot be reached. Start all workers again, with "
+            "resume, to go on from the last whole epoch."
+        ) from error
