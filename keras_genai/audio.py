@@ -1,5 +1,6 @@
 """Audio: mu-law quantization and WAV files."""
 
+import contextlib
 import io
 import struct
 import wave
@@ -7,8 +8,8 @@ import wave
 import numpy as np
 from keras import ops
 
-from keras_genai.files import read_bytes, replace_file
-from keras_genai.validation import as_array, check_range, check_size
+from keras_genai.files import file_status, read_bytes, replace_file
+from keras_genai.validation import as_array, as_numbers, check_range, check_size
 
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE  # format tags
 # The last 14 bytes of the GUID of a format, behind its tag.
@@ -16,6 +17,7 @@ GUID = bytes.fromhex("0000 0000 1000 8000 00aa 0038 9b71")
 # Sizes that programs write before they know the size of a stream.
 STREAMED = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000)
 MAX_SAMPLES = 2**28
+SILENCE = 0.001  # of full scale: -60 dB
 
 
 def mu_law_encode(waveform, quantization_channels: int = 256) -> np.ndarray:
@@ -117,37 +119,117 @@ def load_wav(path) -> tuple[np.ndarray, int]:
         ValueError: for another file format, an empty, truncated or damaged file, a sample rate of
             0, and samples that are NaN or infinite.
     """
-    data = read_bytes(path)
-    try:
-        form, samples = _read_chunks(data)
-        decoded = _decode(form, samples)
-        channels, rate = _read_with_soundfile(data) if decoded is None else decoded
-        if not channels.size:
+    with WavFile(path, io.BytesIO(read_bytes(path))) as file:
+        return file.read(), file.sample_rate
+
+
+class WavFile:
+    """WAV file whose samples are read in parts; see `load_wav`.
+
+    Args:
+        path: String or path of the file.
+        file: Binary file of its contents, or `None` to open `path`. Defaults to `None`.
+
+    Attributes:
+        num_samples: Int. Number of samples of each channel.
+        sample_rate: Int. Samples per second.
+
+    Raises:
+        ValueError: as `load_wav`; `read` raises it for samples that are NaN or infinite.
+    """
+
+    def __init__(self, path, file=None):
+        self.path, self._sound = path, None
+        if file is None:
+            file_status(path)
+        with contextlib.ExitStack() as stack, self._naming():
+            self._file = open(path, "rb") if file is None else file  # noqa: SIM115
+            stack.callback(self.close)
+            self._open()
+            stack.pop_all()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _open(self):
+        form, self._start, num_bytes = _find_samples(self._file)
+        self._format = _parse_format(form, num_bytes)
+        if self._format is None:
+            self._sound = _open_with_soundfile(self._file)
+            self.num_samples, self.sample_rate = self._sound.frames, self._sound.samplerate
+        else:
+            _, num_channels, width, self.sample_rate = self._format
+            self.num_samples = num_bytes // (num_channels * width)
+        if not self.num_samples:
             raise ValueError("expected a sound, got an empty file")
-        if rate < 1:
-            raise ValueError(f"expected a sample rate of at least 1, got {rate}")
-        if not np.all(np.isfinite(channels)):
-            raise ValueError("expected finite samples, got NaN or infinity")
-    except ValueError as error:
-        raise ValueError(f"{path}: cannot be read as a WAV file ({error}).") from error
-    return channels.mean(axis=1, dtype="float64").astype("float32"), rate
+        if self.sample_rate < 1:
+            raise ValueError(f"expected a sample rate of at least 1, got {self.sample_rate}")
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Return the samples from `start` to `stop`, the mean of all channels, float32 `(n,)`."""
+        stop = self.num_samples if stop is None else min(stop, self.num_samples)
+        with self._naming():
+            if self._sound is None:
+                tag, num_channels, width, _ = self._format
+                self._file.seek(self._start + start * num_channels * width)
+                samples = self._file.read((stop - start) * num_channels * width)
+                channels = _decode(samples, tag, width).reshape(-1, num_channels)
+            else:
+                channels = _read_with_soundfile(self._sound, start, stop)
+            if len(channels) != stop - start:
+                raise ValueError(f"expected {stop - start} samples, but the file was cut short")
+            if not np.all(np.isfinite(channels)):
+                raise ValueError("expected finite samples, got NaN or infinity")
+        return channels.mean(axis=1, dtype="float64").astype("float32")
+
+    @contextlib.contextmanager
+    def _naming(self):
+        """Context in which every error names the file."""
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f"{self.path}: cannot be read as a WAV file ({error}).") from error
+        except OSError as error:
+            raise ValueError(f"{self.path}: cannot be read ({error.strerror}).") from error
 
 
-def _read_chunks(data: bytes) -> tuple[bytes, bytes]:
-    """Return the format chunk and the sample data of a WAV file; empty if it is another file.
+def trim_silence(waveform: np.ndarray) -> np.ndarray:
+    """Return a waveform `(n,)` without the samples after the last one louder than `SILENCE`.
+
+    Raises:
+        ValueError: for another shape, and for values that are not finite numbers.
+    """
+    waveform = as_numbers("waveform", waveform, (None,))
+    return waveform[: 1 + np.flatnonzero(np.abs(waveform) > SILENCE).max(initial=-1)]
+
+
+def _find_samples(file) -> tuple[bytes, int, int]:
+    """Return the format chunk of a WAV file, and start and size of its sample data in bytes.
+
+    The chunk is empty if it is another file.
 
     Raises:
         ValueError: if a chunk is missing or cut short.
     """
-    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        return b"", b""
+    file_size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        return b"", 0, 0
     form, position = b"", 12
-    while position + 8 <= len(data):
-        name, size = struct.unpack_from("<4sI", data, position)
+    while position + 8 <= file_size:
+        file.seek(position)
+        name, size = struct.unpack("<4sI", file.read(8))
         position += 8
-        rest = len(data) - position
+        rest = file_size - position
         if name == b"data":
-            (riff_size,) = struct.unpack_from("<I", data, 4)
+            (riff_size,) = struct.unpack_from("<I", head, 4)
             unknown = size == 0 and (riff_size in STREAMED or riff_size + 8 <= position)
             size = rest if size in STREAMED or unknown else size
         if size > rest:
@@ -155,18 +237,26 @@ def _read_chunks(data: bytes) -> tuple[bytes, bytes]:
         if name == b"data":
             if not form:
                 raise ValueError("expected the format before the data")
-            return form, data[position : position + size]
+            return form, position, size
         if name == b"fmt ":
-            form = data[position : position + size]
+            form = file.read(size)
         position += size
+        file.seek(position)
         # A chunk of odd size is followed by a zero byte, which some programs omit.
-        if size % 2 and data[position : position + 1] in (b"\0", b""):
+        if size % 2 and file.read(1) in (b"\0", b""):
             position += 1
     raise ValueError("expected chunks of format and data, but the file was cut short")
 
 
-def _decode(form: bytes, samples: bytes) -> tuple[np.ndarray, int] | None:
-    """Return the samples `(n, channels)` and the sample rate, or `None` for another encoding.
+def _parse_format(form: bytes, num_bytes: int) -> tuple[int, int, int, int] | None:
+    """Return format tag, number of channels, bytes per sample and sample rate.
+
+    Args:
+        form: Bytes. The format chunk.
+        num_bytes: Int. Size of the sample data.
+
+    Returns:
+        A tuple, or `None` for another encoding.
 
     Raises:
         ValueError: for sizes that contradict each other.
@@ -187,25 +277,28 @@ def _decode(form: bytes, samples: bytes) -> tuple[np.ndarray, int] | None:
         raise ValueError(
             f"{num_channels} channels of {bits} bits in {frame_size} bytes, format {tag}"
         )
-    if len(samples) % frame_size:
+    if num_bytes % frame_size:
         raise ValueError(
-            f"expected a multiple of {frame_size} bytes of samples, got {len(samples)}: "
+            f"expected a multiple of {frame_size} bytes of samples, got {num_bytes}: "
             "the file was cut short"
         )
+    return tag, num_channels, width, rate
+
+
+def _decode(samples: bytes, tag: int, width: int) -> np.ndarray:
+    """Return the samples `(n,)` of all channels as floating-point numbers."""
     if tag == FLOAT:
-        decoded = np.frombuffer(samples, f"<f{width}")
-    elif width == 1:  # unsigned, silence at 128
-        decoded = (np.frombuffer(samples, "u1").astype("float32") - 128) / 128
-    else:
-        # Into the highest bytes of 32 bits.
-        raw = np.zeros((len(samples) // width, 4), "u1")
-        raw[:, 4 - width :] = np.frombuffer(samples, "u1").reshape(-1, width)
-        decoded = raw.view("<i4")[:, 0] / 2**31
-    return decoded.reshape(-1, num_channels), rate
+        return np.frombuffer(samples, f"<f{width}")
+    if width == 1:  # unsigned, silence at 128
+        return (np.frombuffer(samples, "u1").astype("float32") - 128) / 128
+    # Into the highest bytes of 32 bits.
+    raw = np.zeros((len(samples) // width, 4), "u1")
+    raw[:, 4 - width :] = np.frombuffer(samples, "u1").reshape(-1, width)
+    return raw.view("<i4")[:, 0] / 2**31
 
 
-def _read_with_soundfile(data: bytes) -> tuple[np.ndarray, int]:
-    """Return the samples `(n, channels)` and the sample rate of a file of another encoding."""
+def _open_with_soundfile(file):
+    """Return the `soundfile.SoundFile` of a file of another encoding."""
     try:
         import soundfile
     except ImportError as error:
@@ -213,19 +306,27 @@ def _read_with_soundfile(data: bytes) -> tuple[np.ndarray, int]:
             "not a WAV file of integers or floating-point numbers; "
             "other sounds need soundfile: pip install soundfile"
         ) from error
+    file.seek(0)
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            num_frames = file.frames
-            if num_frames * file.channels > MAX_SAMPLES:
-                raise ValueError(
-                    f"expected at most {MAX_SAMPLES} samples, got {num_frames} × {file.channels}"
-                )
-            samples = file.read(dtype="float32", always_2d=True)
-            if len(samples) != num_frames:
-                raise ValueError(f"expected {num_frames} samples, but the file was cut short")
-            return samples, file.samplerate
+        sound = soundfile.SoundFile(file)
     except soundfile.SoundFileError as error:
         # The whole message has the address of the object in memory.
+        raise ValueError(getattr(error, "error_string", error)) from error
+    if sound.frames * sound.channels > MAX_SAMPLES:
+        raise ValueError(
+            f"expected at most {MAX_SAMPLES} samples, got {sound.frames} × {sound.channels}"
+        )
+    return sound
+
+
+def _read_with_soundfile(sound, start: int, stop: int) -> np.ndarray:
+    """Return the samples `(n, channels)` of a `soundfile.SoundFile`."""
+    import soundfile
+
+    try:
+        sound.seek(start)
+        return sound.read(stop - start, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
         raise ValueError(getattr(error, "error_string", error)) from error
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from keras_genai.streamed_arrays import find_file_error
+
 
 class BatchCheck:
     """Check of every batch of a source, with its first error.
@@ -40,10 +42,11 @@ class BatchCheck:
         """Context in which the error of a check is raised as it is."""
         try:
             yield
-        except (tf.errors.OpError, RuntimeError):
-            if self.error is None:
+        except (tf.errors.OpError, RuntimeError) as failure:
+            error = self.error or find_file_error(failure)
+            if error is None:
                 raise
-            raise self.error from None
+            raise error from None
 
     def apply(self, source):
         """Return a source with the same batches, each of which is checked when it is read."""

@@ -11,10 +11,19 @@ import pathlib
 import numpy as np
 
 from keras_genai import image_files
-from keras_genai.audio import load_wav
+from keras_genai.audio import trim_silence
 from keras_genai.files import find_files, read_text
 from keras_genai.random_state import random_generator
 from keras_genai.series_files import read_series
+from keras_genai.streaming import (  # noqa: F401  (the functions of batches are public here)
+    SOUND_SUFFIXES,
+    check_sample_rates,
+    image_folder_batches,
+    open_image_folder,
+    read_sounds,
+    sound_folder_batches,
+    text_file_batches,
+)
 from keras_genai.validation import as_array, as_numbers, check_choice, check_images, check_size
 
 BOOKS = ("alice_in_wonderland.txt", "as_you_like_it.txt", "paradise_lost.txt")
@@ -34,10 +43,6 @@ SHA256 = {
     "noto_sans_cjk_sc.otf": "57701bc6b0db3e6b64017d185c6590b317026e00d782efa9b2471d7d878090a6",
     "mnist.npz": "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64",
 }
-
-SOUND_SUFFIXES = (".wav", ".wave")
-PEAK = 0.95  # of the sounds of a folder, after normalization
-SILENCE = 0.001  # of full scale: -60 dB
 
 
 # Files of the package.
@@ -165,19 +170,8 @@ def load_image_folder(
         ValueError: for fewer than 10 images, for images beside class folders, and for a file that
             cannot be read as one 8-bit image of at most 2^26 pixels.
     """
-    image_size = image_files.to_image_size(image_size)
-    check_choice("channels", channels, (1, 3))
-    if check_size("background", background, minimum=0) > 255:
-        raise ValueError(f"background: expected a whole number from 0 to 255, got {background}.")
-    paths, class_names = find_files(folder, image_files.SUFFIXES, "images")
-    x = np.stack([image_files.read_image(path, image_size, channels, background) for path in paths])
-    x = x[..., 0] if channels == 1 else x
-    order = np.random.default_rng(0).permutation(len(x))
-    train, test = np.split(order, [len(x) - len(x) // 10])
-    if class_names is None:
-        return (x[train], None), (x[test], None)
-    y = np.unique(class_names, return_inverse=True)[1]
-    return (x[train], y[train]), (x[test], y[test])
+    splits = open_image_folder(folder, image_size, channels, background)
+    return tuple((images[:], labels) for images, labels in splits)
 
 
 def image_class_names(folder) -> list[str]:
@@ -359,32 +353,12 @@ def load_sound_folder(folder):
             silent or not a WAV file, or for different sample rates.
     """
     paths, file_classes = find_files(folder, SOUND_SUFFIXES, "WAV files")
-    waveforms, names, file_indices, paths_by_rate = [], [], [], {}
+    sample_rate, _ = check_sample_rates(folder, paths)
+    waveforms, names, file_indices = [], [], []
     for index, path in enumerate(paths):
-        waveform, rate = load_wav(path)
-        if not waveform.any():
-            raise ValueError(f"{path}: expected a sound, got silence.")
-        waveform = waveform * (PEAK / np.abs(waveform).max())
-        for start in range(0, len(waveform), rate):
-            second = waveform[start : start + rate]
-            if np.abs(second).max() > SILENCE:
-                waveforms.append(trim_silence(second))
-                names.append("" if file_classes is None else file_classes[index])
-                file_indices.append(index)
-        paths_by_rate.setdefault(rate, path)
-    if len(paths_by_rate) > 1:
-        found = ", ".join(f"{rate} in {path.name}" for rate, path in paths_by_rate.items())
-        raise ValueError(f"{folder}: expected one sample rate, found {found}.")
+        for _, _, waveform in read_sounds(path):
+            waveforms.append(waveform)
+            names.append("" if file_classes is None else file_classes[index])
+            file_indices.append(index)
     class_names, labels = np.unique(names, return_inverse=True)
-    sample_rate = next(iter(paths_by_rate))
     return waveforms, labels, class_names.tolist(), sample_rate, np.array(file_indices)
-
-
-def trim_silence(waveform: np.ndarray) -> np.ndarray:
-    """Return a waveform `(n,)` without the samples after the last one louder than `SILENCE`.
-
-    Raises:
-        ValueError: for another shape, and for values that are not finite numbers.
-    """
-    waveform = as_numbers("waveform", waveform, (None,))
-    return waveform[: 1 + np.flatnonzero(np.abs(waveform) > SILENCE).max(initial=-1)]

@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import errno
+import io
 import json
 import os
 import pathlib
@@ -32,35 +33,52 @@ KINDS = {
 SHOWN_NAMES = 5  # in a message
 
 
-def to_path(path) -> pathlib.Path:
+def to_path(path, name: str = "path") -> pathlib.Path:
     """Return a path as a `pathlib.Path`.
+
+    Args:
+        path: String or path.
+        name: String. Name of the argument for the error message. Defaults to `"path"`.
 
     Raises:
         ValueError: for another type, an empty string, or a string with a NUL character.
     """
     if not isinstance(path, (str, os.PathLike)) or not str(path) or "\0" in str(path):
-        raise ValueError(f"path: expected a string or a path, got {path!r}.")
+        raise ValueError(f"{name}: expected a string or a path, got {path!r:.200}.")
     return pathlib.Path(path)
+
+
+def file_status(path) -> os.stat_result:
+    """Return the status of a regular file.
+
+    Raises:
+        ValueError: for a missing file, and for a folder, FIFO or device, which would block or never
+            end.
+    """
+    path = to_path(path)
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}).") from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = KINDS.get(stat.S_IFMT(status.st_mode), "special file")
+        raise ValueError(f"{path}: cannot be read: expected a file, got a {kind}.")
+    return status
 
 
 def read_bytes(path) -> bytes:
     """Return the contents of a regular file.
 
     Raises:
-        ValueError: for a missing or unreadable file, for a folder, FIFO or device, which would
-            block or never end, and for a file of more than 1 GiB.
+        ValueError: for a missing or unreadable file, for a folder, FIFO or device, and for a file
+            of more than 1 GiB.
     """
-    path = to_path(path)
+    path, size = to_path(path), file_status(path).st_size
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"{path}: cannot be read: expected at most {MAX_BYTES:,} bytes, got {size:,}."
+        )
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            kind = KINDS.get(stat.S_IFMT(status.st_mode), "special file")
-            raise ValueError(f"{path}: cannot be read: expected a file, got a {kind}.")
-        if status.st_size > MAX_BYTES:
-            raise ValueError(
-                f"{path}: cannot be read: expected at most {MAX_BYTES:,} bytes, "
-                f"got {status.st_size:,}."
-            )
         return path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}).") from error
@@ -89,6 +107,47 @@ def read_text(path) -> str:
     return text
 
 
+def read_text_pieces(path, size: int = 2**20):
+    """Yield the contents of a text file of any size in pieces; see `read_text`.
+
+    Args:
+        path: String or path.
+        size: Int. Number of bytes that are read for a piece. Defaults to `2**20`.
+
+    Raises:
+        ValueError: as `read_text`, but for no size of the file.
+    """
+    path, line = to_path(path), 1
+    file_status(path)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+            file.seek(0)
+            utf_16 = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            decode = codecs.getincrementaldecoder("utf-16" if utf_16 else "utf-8-sig")()
+            decoder = io.IncrementalNewlineDecoder(decode, translate=True)
+            data = None
+            while data != b"":
+                data = file.read(size)
+                piece = decoder.decode(data, final=not data)
+                if "\0" in piece:
+                    line += piece.count("\n", 0, piece.index("\0"))
+                    raise ValueError(
+                        f"{path}: cannot be read as a text in UTF-8 (a NUL character in line "
+                        f"{line})."
+                    )
+                line += piece.count("\n")
+                if piece:
+                    yield piece
+    except UnicodeDecodeError as error:
+        line += error.object.count(b"\n", 0, error.start)
+        raise ValueError(
+            f"{path}: cannot be read as a text in UTF-8 ({error.reason} in line {line})."
+        ) from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
 def read_json(path) -> dict:
     """Return the JSON object of a file; raise ValueError with its path for other contents."""
     text = read_text(path)
@@ -101,7 +160,7 @@ def read_json(path) -> dict:
     return content
 
 
-def find_files(folder, suffixes: tuple[str, ...], description: str):
+def find_files(folder, suffixes: tuple[str, ...], description: str, min_files: int = MIN_FILES):
     """Find the files of a folder or of its class subfolders.
 
     Hidden files and folders, and those that systems and archives add (`SYSTEM_NAMES`), are ignored.
@@ -112,24 +171,25 @@ def find_files(folder, suffixes: tuple[str, ...], description: str):
         folder: String or path.
         suffixes: Strings in lowercase, such as `(".wav",)`.
         description: String. What the files are, in the plural, for messages.
+        min_files: Int. Number of files that are needed. Defaults to `10`.
 
     Returns:
         The sorted paths, and the class name of each, or `None` if there are no class folders.
 
     Raises:
-        ValueError: for fewer than 10 files, for files beside class folders, for files in deeper
-            folders only, and for a folder that is found twice by links.
+        ValueError: for too few files, for files beside class folders, for files in deeper folders
+            only, and for a folder that is found twice by links.
     """
-    folder = to_path(folder)
+    folder = to_path(folder, "folder")
     if not folder.is_dir():
         raise ValueError(f"{folder}: expected a folder of {description}, found none.")
     folders, files = _walk(folder)
     paths = sorted(path for path in files if path.suffix.lower() in suffixes)
     skipped = sorted(set(files) - set(paths))
-    if len(paths) < MIN_FILES:
+    if len(paths) < min_files:
         others = f", and {_shown(skipped, folder)}" if skipped else ""
         raise ValueError(
-            f"{folder}: expected at least {MIN_FILES} {description}, found {len(paths)}{others}."
+            f"{folder}: expected at least {min_files} {description}, found {len(paths)}{others}."
         )
     depths = {len(path.relative_to(folder).parts) for path in paths}
     class_names = None

@@ -1,12 +1,13 @@
 """Image files: orientation, transparency, conversion and resizing, by Pillow."""
 
+import contextlib
 import io
 import warnings
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from keras_genai.files import read_bytes
+from keras_genai.files import file_status, read_bytes
 from keras_genai.validation import check_size
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
@@ -49,17 +50,39 @@ def read_image(path, image_size: tuple[int, int], channels: int, background: int
             an image is not decoded.
     """
     data = read_bytes(path)
-    try:
-        if not data:
-            raise ValueError("an empty file")
-        with warnings.catch_warnings():  # `_check_header` has the lower limit
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-        _check_header(image)
+    with _naming(path):
+        image = _open_image(io.BytesIO(data))
         image = _flatten(ImageOps.exif_transpose(image), background)
         # CMYK and YCbCr have no direct conversion to grayscale; L and 1 need no color.
         image = image if image.mode in ("1", "L") else image.convert("RGB")
         image = _resize(image.convert("L" if channels == 1 else "RGB"), *image_size)
+    return np.asarray(image, "uint8").reshape(*image_size, channels)
+
+
+def check_image_header(path) -> None:
+    """Raise ValueError for a file that `read_image` would refuse by its header."""
+    file_status(path)
+    with _naming(path), open(path, "rb") as file:
+        _open_image(file)
+
+
+def _open_image(file) -> Image.Image:
+    """Return an image that is not decoded yet, after checking its header."""
+    if not file.read(1):
+        raise ValueError("an empty file")
+    file.seek(0)
+    with warnings.catch_warnings():  # `_check_header` has the lower limit
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(file, formats=FORMATS)
+    _check_header(image)
+    return image
+
+
+@contextlib.contextmanager
+def _naming(path):
+    """Context in which every error of Pillow names the file."""
+    try:
+        yield
     except UnidentifiedImageError as error:
         raise ValueError(
             f"{path}: cannot be read as an image (not a {', '.join(FORMATS)} file)."
@@ -70,7 +93,6 @@ def read_image(path, image_size: tuple[int, int], channels: int, background: int
         ) from error
     except Exception as error:  # decoders raise errors of many types for damaged files
         raise ValueError(f"{path}: cannot be read as an image ({error}).") from error
-    return np.asarray(image, "uint8").reshape(*image_size, channels)
 
 
 def _check_header(image) -> None:

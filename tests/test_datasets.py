@@ -287,8 +287,8 @@ def test_enlarged_images_are_interpolated_linearly(tmp_path):
         ({"channels": 4}, "channels: expected one of 1, 3, got 4"),
         ({"background": 256}, "background: expected a whole number from 0 to 255, got 256"),
         ({"background": -1}, "background: expected a whole number"),
-        ({"folder": None}, "path: expected a string or a path, got None"),
-        ({"folder": "a\0b"}, "path: expected a string or a path"),
+        ({"folder": None}, "folder: expected a string or a path, got None"),
+        ({"folder": "a\0b"}, "folder: expected a string or a path"),
     ],
 )
 def test_invalid_arguments_of_an_image_folder_raise(image_folder, arguments, message):

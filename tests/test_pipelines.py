@@ -189,3 +189,80 @@ def test_sounds_that_mu_law_cannot_encode_raise(sound):
 def test_arrays_of_different_lengths_raise():
     with pytest.raises(ValueError, match="arrays: expected an equal number of rows"):
         pipelines.make_dataset((np.zeros(3), np.zeros(4)), 2, 0, tf.Variable(0, dtype=tf.int64))
+
+
+# Shards of workers.
+
+
+def contexts(num_workers, num_replicas):
+    return [tf.distribute.InputContext(num_workers, i, num_replicas) for i in range(num_workers)]
+
+
+def make_pipelines(epoch):
+    """A function from an input context to the dataset, for each kind of pipeline."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 30, size=(2, 23, 1))
+    sources, targets = (np.arange(29) < lengths) * (1 + np.arange(23))[:, None]
+    waveforms = [rng.uniform(-1, 1, n).astype("float32") for n in rng.integers(1, 1500, 23)]
+    return {
+        "arrays": lambda context: pipelines.make_dataset(np.arange(23), 5, 1, epoch, context),
+        "windows": lambda context: pipelines.make_window_dataset(
+            np.arange(200), 8, 5, 1, epoch, context
+        ),
+        "pairs": lambda context: pipelines.make_pair_dataset(
+            sources, targets, 5, 1, epoch, context
+        ),
+        "sounds": lambda context: pipelines.make_audio_dataset(
+            waveforms, np.arange(23), 5, 1, epoch, True, context
+        ),
+    }
+
+
+@pytest.mark.parametrize("num_workers, num_replicas", [(1, 2), (2, 2), (3, 3), (2, 4), (7, 7)])
+@pytest.mark.parametrize("kind", ["arrays", "windows", "pairs", "sounds"])
+def test_parts_of_the_replicas_join_to_the_batch(kind, num_workers, num_replicas):
+    make = make_pipelines(tf.Variable(2, dtype=tf.int64))[kind]
+    whole = list(make(None))
+    shards = [make(context) for context in contexts(num_workers, num_replicas)]
+    assert [len(shard) for shard in shards] == [
+        len(whole) * num_replicas // num_workers
+    ] * num_workers
+    num_local = num_replicas // num_workers
+    shards = [list(shard) for shard in shards]
+    for i, batch in enumerate(whole):
+        parts = [part for shard in shards for part in shard[num_local * i : num_local * (i + 1)]]
+        arrays = zip(*map(tf.nest.flatten, parts), strict=True)
+        for array, column in zip(tf.nest.flatten(batch), arrays, strict=True):
+            # Also the padding is that of the batch.
+            repeats = num_replicas if len(array) < num_replicas else 1
+            np.testing.assert_array_equal([*array] * repeats, np.concatenate(column))
+
+
+def test_without_a_context_no_batch_is_split_and_others_are_refused():
+    epoch = tf.Variable(0, dtype=tf.int64)
+    (batch,) = pipelines.make_dataset(np.arange(6), 6, 0, epoch, contexts(1, 1)[0])
+    assert len(batch) == 6
+    with pytest.raises(ValueError, match="input_context: expected a tf.distribute.InputContext"):
+        pipelines.make_dataset(np.arange(6), 6, 0, epoch, "worker 0")
+    with pytest.raises(ValueError, match="same number of replicas on each worker, got 3 on 2"):
+        pipelines.make_dataset(np.arange(6), 6, 0, epoch, contexts(2, 3)[0])
+
+
+def test_without_an_epoch_each_iteration_is_the_next_one():
+    epoch = tf.Variable(0, dtype=tf.int64)
+    dataset = pipelines.make_dataset(np.arange(9), 4, 0, epoch)
+    epochs = run_epochs(dataset, epoch, range(3))
+    numbered = [[x.tolist() for x in batches] for batches in epochs]
+    dataset = pipelines.make_dataset(np.arange(9), 4, 0, None)
+    assert [[x.numpy().tolist() for x in dataset] for _ in range(3)] == numbered
+
+
+def test_rows_are_in_order_without_shuffling():
+    epoch = tf.Variable(3, dtype=tf.int64)
+    batches = pipelines.make_dataset(np.arange(9), 4, 0, epoch, shuffle=False)
+    assert [x.numpy().tolist() for x in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    waveforms = [np.full(n, 0.5) for n in (600, 5, 1030, 7)]
+    batches = pipelines.make_audio_dataset(waveforms, None, 2, 0, epoch, shuffle=False)
+    lengths = [np.sum(y != -1, axis=1).tolist() for _, y in batches]
+    assert lengths == [[600, 5], [1030, 7]]
+    assert [x.shape[1] for x, _ in batches] == [1024, 1536]

@@ -8,6 +8,8 @@ import typing
 
 import numpy as np
 
+from keras_genai.streamed_arrays import StreamedArray, StreamedSounds
+
 
 @dataclasses.dataclass
 class Data:
@@ -20,6 +22,7 @@ class Data:
         dataset_info: Dict. Arguments of the recipe's builder that depend on the data, such as the
             number of classes or the tokenizer. JSON-serializable.
         classifier: `keras.Model` or `None`. Trained classifier, if the metric needs one.
+        num_test_characters: Int or `None`. Length of a test text whose tokens are streamed.
     """
 
     train: typing.Any
@@ -27,9 +30,14 @@ class Data:
     num_examples: int
     dataset_info: dict
     classifier: typing.Any = None
+    num_test_characters: int | None = None
 
     def sha256(self) -> str:
-        """Return a digest of the training and test data, which does not depend on their path."""
+        """Return a digest of the training and test data, which does not depend on their path.
+
+        Of data that are streamed from files, it is a digest of the names within the folder and of
+        the sizes of the files.
+        """
         digest = hashlib.sha256()
         _update_digest(digest, (self.train, self.test))
         return digest.hexdigest()
@@ -42,6 +50,8 @@ def _update_digest(digest, value) -> None:
         for item in value:
             _update_digest(digest, item)
         return
+    if isinstance(value, (StreamedArray, StreamedSounds)):
+        value = value.fingerprint
     if isinstance(value, np.ndarray):
         digest.update(f"{value.dtype} {value.shape},".encode())
         digest.update(np.ascontiguousarray(value))
@@ -64,19 +74,25 @@ class Task(abc.ABC):
     needs_classifier = False
 
     @abc.abstractmethod
-    def load(self, source=None) -> Data:
+    def load(self, source=None, cache=None) -> Data:
         """Load the data and hold out a test set.
+
+        Images, sounds and texts of more than `streaming.STREAMING_BYTES` are streamed from their
+        files.
 
         Args:
             source: Path of the user's own data, a name in `named_sources`, or `None` for the
                 recipe's own dataset. Defaults to `None`.
+            cache: Path of a folder, or `None`. If not `None`, the data are streamed, and decoded
+                files are kept there. Defaults to `None`.
 
         Raises:
-            ValueError: for data that the task cannot use.
+            ValueError: for data that the task cannot use, and for a cache of data that are always
+                held in memory.
         """
 
     @abc.abstractmethod
-    def train_dataset(self, data: Data, batch_size: int, seed: int, epoch):
+    def train_dataset(self, data: Data, batch_size: int, seed: int, epoch, input_context=None):
         """Return the shuffled `tf.data.Dataset` of an epoch for `fit`.
 
         Args:
@@ -84,6 +100,8 @@ class Task(abc.ABC):
             batch_size: Int. Number of examples per batch.
             seed: Int. Seed of the order, which depends on seed and epoch only.
             epoch: `tf.Variable`, int64. Number of the epoch, set before each epoch.
+            input_context: `tf.distribute.InputContext` or `None`. If not `None`, the dataset has
+                the parts of each batch for the replicas of this worker. Defaults to `None`.
         """
 
     @abc.abstractmethod
@@ -101,6 +119,12 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def save_samples(self, model, data: Data, folder: pathlib.Path) -> None:
         """Write samples of the trained model to files in a folder."""
+
+
+def check_no_cache(cache, data: str) -> None:
+    """Raise ValueError unless there is no cache for data that are held in memory."""
+    if cache is not None:
+        raise ValueError(f"cache: expected None, as {data} are held in memory, got {cache!r:.200}.")
 
 
 def split_train_test(values):

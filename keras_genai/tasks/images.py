@@ -1,22 +1,25 @@
 """Tasks on images: VAE, GAN, classifier, PixelCNN and diffusion."""
 
 import numpy as np
+import tensorflow as tf
 
-from keras_genai import datasets, metrics, pretrained
+from keras_genai import datasets, metrics, pretrained, streaming
 from keras_genai.callbacks import SampleGrid, save_figure
 from keras_genai.pipelines import make_dataset
 from keras_genai.plotting import plot_images, plot_pixel_nll
-from keras_genai.tasks.base import Data, Task, cycle_labels
+from keras_genai.streamed_arrays import StreamedArray, reraise_file_errors
+from keras_genai.tasks.base import Data, Task, check_no_cache, cycle_labels
 
 GRID_SIZE = 64  # samples in a picture
 VALIDATION_BATCH_SIZE = 500
+MAX_BATCH_BYTES = 2**26  # of streamed images
 
 
 class ImageTask(Task):
     """Images of MNIST, or of a folder of the user's images.
 
-    `Data.train` and `Data.test` are tuples (x, y) of images in [0, 1] and labels, or `None`. The
-    metric is the loss on the test images.
+    `Data.train` and `Data.test` are tuples (x, y) of images in [0, 1], an array or a
+    `StreamedArray`, and labels, or `None`. The metric is the loss on the test images.
 
     Args:
         class_conditional: Bool. Whether the model is trained with labels. Defaults to `False`.
@@ -27,11 +30,15 @@ class ImageTask(Task):
     def __init__(self, class_conditional=False, flat=True):
         self.class_conditional, self.flat = class_conditional, flat
 
-    def load(self, source=None) -> Data:
+    def load(self, source=None, cache=None) -> Data:
         if source is None:
+            check_no_cache(cache, "the images of the recipe")
             train, test = datasets.load_mnist()
         else:
-            train, test = datasets.load_image_folder(source)
+            train, test = streaming.open_image_folder(source, cache=cache)
+            num_bytes = 4 * (train[0].size + test[0].size)  # float32
+            if cache is None and num_bytes <= streaming.STREAMING_BYTES:
+                train, test = ((images[:], labels) for images, labels in (train, test))
         if self.class_conditional and (train[1] is None or train[1].max() == 0):
             raise ValueError(
                 f"{source}: expected a folder for each class, since labels are needed."
@@ -49,31 +56,58 @@ class ImageTask(Task):
         """Convert images and labels to the arguments of `fit`.
 
         Args:
-            images: Uint8 array `(n, height, width)`.
+            images: Uint8 array or `StreamedArray` `(n, height, width)`.
             labels: Ints `(n,)` or `None`.
 
         Returns:
             Tuple of pixels in [0, 1], and labels or, if the model has none, `None`.
         """
-        x = images.astype("float32") / 255
-        x = x.reshape(len(x), -1) if self.flat else x[..., None]
+        if isinstance(images, StreamedArray):
+            height, width = images.shape[1:]
+            row_shape = (height * width,) if self.flat else (height, width, 1)
+            x = images.map(self.to_pixels, row_shape, "float32")
+        else:
+            x = self.to_pixels(images, np.arange(len(images)))
         return (x, np.asarray(labels, "int32")) if self.class_conditional else (x, None)
 
-    def train_dataset(self, data, batch_size, seed, epoch):
+    def to_pixels(self, images, rows):
+        """Return uint8 images `(n, height, width)` as pixels in the layout of the model.
+
+        Args:
+            images: Uint8 array `(n, height, width)`.
+            rows: Int array `(n,)`. Index of each image in the training or the test images.
+        """
+        x = images.astype("float32") / 255
+        return x.reshape(len(x), -1) if self.flat else x[..., None]
+
+    def train_dataset(self, data, batch_size, seed, epoch, input_context=None):
         x, y = data.train
-        return make_dataset(x if y is None else (x, y), batch_size, seed, epoch)
+        return make_dataset(x if y is None else (x, y), batch_size, seed, epoch, input_context)
 
     def validation_data(self, data):
+        if isinstance(data.test[0], StreamedArray):
+            return {"validation_data": self._test_dataset(data)}
         return {"validation_data": data.test, "validation_batch_size": VALIDATION_BATCH_SIZE}
+
+    def _test_dataset(self, data):
+        """Return the batches of streamed test images, in order."""
+        x, y = data.test
+        batch_size = max(1, min(VALIDATION_BATCH_SIZE, MAX_BATCH_BYTES // x.row_bytes))
+        arrays, epoch = x if y is None else (x, y), tf.Variable(0, dtype=tf.int64)
+        return make_dataset(arrays, batch_size, 0, epoch, shuffle=False)
 
     def callbacks(self, samples_dir, model):
         labels = cycle_labels(model, GRID_SIZE)
         return [SampleGrid(samples_dir / "epoch-{epoch:02d}.png", GRID_SIZE, labels)]
 
     def evaluate(self, model, data):
-        results = model.evaluate(
-            *data.test, batch_size=VALIDATION_BATCH_SIZE, verbose=0, return_dict=True
-        )
+        if isinstance(data.test[0], StreamedArray):
+            with reraise_file_errors():
+                results = model.evaluate(self._test_dataset(data), verbose=0, return_dict=True)
+        else:
+            results = model.evaluate(
+                *data.test, batch_size=VALIDATION_BATCH_SIZE, verbose=0, return_dict=True
+            )
         return {"value": results["loss"], **results}
 
     def save_samples(self, model, data, folder):
@@ -152,9 +186,10 @@ class PixelCNNTask(ImageTask):
     def __init__(self, class_conditional=False):
         super().__init__(class_conditional, flat=False)
 
-    def preprocess(self, images, labels):
-        x, y = super().preprocess(images, labels)
-        return datasets.binarize(x), y
+    def to_pixels(self, images, rows):
+        """Return binarized images, those of `datasets.binarize` with the images of all rows."""
+        x = super().to_pixels(images, rows)
+        return (uniform_rows(rows, x.shape[1:]) < x).astype("float32")
 
     def save_samples(self, model, data, folder):
         """Write samples, completions of eight upper halves, and the NLL of each of their pixels."""
@@ -206,6 +241,18 @@ class DiffusionTask(ImageTask):
         frames = model.generate_progressive(4, cycle_labels(model, 4), num_frames=9, seed=0)
         frames = frames.swapaxes(0, 1).reshape(-1, *x.shape[1:])
         save_figure(plot_images(frames, columns=10), folder / "denoising.png")
+
+
+def uniform_rows(rows, shape: tuple) -> np.ndarray:
+    """Return rows of `numpy.random.default_rng(0).random((n, *shape), "float32")` for any n."""
+    size = int(np.prod(shape))
+    uniform = np.empty((len(rows), size), "float32")
+    for values, row in zip(uniform, rows, strict=True):
+        # The generator makes two float32 numbers from each of its numbers of 64 bits.
+        position, odd = divmod(int(row) * size, 2)
+        generator = np.random.Generator(np.random.PCG64(0).advance(position))
+        values[:] = generator.random(odd + size, "float32")[odd:]
+    return uniform.reshape(-1, *shape)
 
 
 def _digit_coverage(predicted) -> dict:

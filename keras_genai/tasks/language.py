@@ -3,20 +3,26 @@
 import typing
 
 import numpy as np
+import tensorflow as tf
 
-from keras_genai import datasets, metrics, pretrained
-from keras_genai.autoregressive import Sampler
-from keras_genai.files import replace_file
-from keras_genai.pipelines import count_windows, make_window_dataset
-from keras_genai.tasks.base import Data, Task, split_train_test
+from keras_genai import datasets, metrics, pretrained, streaming, text_files
+from keras_genai.autoregressive import MAX_SCORING_BLOCK, Sampler, compiled_functions
+from keras_genai.files import replace_file, to_path
+from keras_genai.pipelines import count_windows, make_dataset, make_window_dataset
+from keras_genai.streamed_arrays import StreamedArray
+from keras_genai.tasks.base import Data, Task, check_no_cache, split_train_test
 from keras_genai.text import CharacterTokenizer, GPT2Tokenizer
+
+MAX_TOKENIZER_TEXT = 2**26  # characters of a streamed text from which byte pairs are learned
+WINDOWS_PER_BATCH = 64  # of a streamed text that is scored
 
 
 class LanguageModelingTask(Task):
     """A text whose last tenth is held out. The metric is its NLL in nats per character.
 
-    `Data.train` is an int array of tokens, `Data.test` a list of such arrays, whose first token is
-    the last one before the held-out text and is not scored.
+    `Data.train` is an int array of tokens or a `StreamedArray`, `Data.test` a list of such arrays,
+    whose first token is the last one before the held-out text and is not scored. The byte pairs of
+    a streamed text are learned from its first 2^26 characters.
 
     Args:
         name: `"books"`, `"tang"` or `"alice"`. Dataset of the recipe. Defaults to `"books"`.
@@ -35,8 +41,12 @@ class LanguageModelingTask(Task):
     def __init__(self, name="books", window=128, vocab_size=None):
         self.name, self.window, self.vocab_size = name, window, vocab_size
 
-    def load(self, source=None) -> Data:
+    def load(self, source=None, cache=None) -> Data:
         source = source or self.name
+        if source in self.named_sources:
+            check_no_cache(cache, "included texts")
+        elif cache is not None or _count_token_bytes(source) > streaming.STREAMING_BYTES:
+            return self._stream(source, cache)
         parts = self._load_parts(source)
         tokenizer, dataset_info = self._make_tokenizer(*map("".join, zip(*parts, strict=True)))
         train_tokens = [tokenizer.encode(train) for train, _ in parts]
@@ -44,13 +54,34 @@ class LanguageModelingTask(Task):
             np.append(train[-1:], tokenizer.encode(text))
             for train, (_, text) in zip(train_tokens, parts, strict=True)
         ]
-        train = np.concatenate(train_tokens)
+        return self._make_data(source, np.concatenate(train_tokens), test, dataset_info)
+
+    def _stream(self, source, cache) -> Data:
+        """Return the data of text files of any size, whose tokens are kept on disk."""
+        paths = text_files.find_texts(source)
+        length, characters = text_files.count_characters(paths)
+        self._check_length(source, length)
+        cut = int(0.9 * length)
+        train_text = text_files.read_start(paths, min(cut, MAX_TOKENIZER_TEXT))
+        tokenizer, dataset_info = self._make_tokenizer(train_text, "".join(characters))
+        train, test = text_files.encode_texts(paths, tokenizer, cut, cache)
+        return self._make_data(source, train, [test], dataset_info, length - cut)
+
+    def _make_data(self, source, train, test, dataset_info, num_test_characters=None) -> Data:
         if sum(map(len, test)) <= self.window:  # there are fewer byte pairs than characters
             raise ValueError(
                 f"{source}: expected more than {self.window} tokens in the last tenth, "
                 f"got {sum(map(len, test))}."
             )
-        return Data(train, test, count_windows(len(train), self.window), dataset_info)
+        num_windows = count_windows(len(train), self.window)
+        return Data(train, test, num_windows, dataset_info, num_test_characters=num_test_characters)
+
+    def _check_length(self, source, length: int) -> None:
+        if length < 10 * self.window:
+            raise ValueError(
+                f"{source}: expected at least {10 * self.window} characters, the last tenth of "
+                f"which is held out, got {length}."
+            )
 
     def _load_parts(self, source) -> list[tuple[str, str]]:
         """Return (training text, test text) of each text of the source."""
@@ -61,12 +92,8 @@ class LanguageModelingTask(Task):
         if source == "tang":
             train, test = split_train_test(datasets.load_quatrains())
             return [("\n".join(train) + "\n", "\n".join(test))]
-        text = datasets.load_text(source)
-        if len(text) < 10 * self.window:
-            raise ValueError(
-                f"{source}: expected at least {10 * self.window} characters, the last tenth of "
-                f"which is held out, got {len(text)}."
-            )
+        text = _load_text(source)
+        self._check_length(source, len(text))
         return [split_train_test(text)]
 
     def _make_tokenizer(self, train, test):
@@ -77,19 +104,27 @@ class LanguageModelingTask(Task):
         tokenizer = GPT2Tokenizer.train(train, self.vocab_size)
         return tokenizer, {"tokenizer": tokenizer.tokenizer_json}
 
-    def train_dataset(self, data, batch_size, seed, epoch):
-        return make_window_dataset(data.train, self.window, batch_size, seed, epoch)
+    def train_dataset(self, data, batch_size, seed, epoch, input_context=None):
+        return make_window_dataset(data.train, self.window, batch_size, seed, epoch, input_context)
 
     def validation_data(self, data):
         """Return windows of the test text, each without the text before it."""
+        if isinstance(data.train, StreamedArray):
+            windows = text_files.token_windows(data.test[0], self.window)
+            epoch = tf.Variable(0, dtype=tf.int64)
+            return {"validation_data": make_dataset(windows, 64, 0, epoch, shuffle=False)}
         tokens = np.concatenate(data.test)
         tokens = tokens[: (len(tokens) - 1) // self.window * self.window + 1]
         windows = [tokens[:-1].reshape(-1, self.window), tokens[1:].reshape(-1, self.window)]
         return {"validation_data": windows, "validation_batch_size": 64}
 
     def evaluate(self, model, data):
-        num_characters = sum(len(model.tokenizer.decode(tokens[1:])) for tokens in data.test)
-        log_prob = metrics.sliding_window_log_prob(model, data.test)
+        num_characters = getattr(data, "num_test_characters", None)
+        if num_characters is None:
+            num_characters = sum(len(model.tokenizer.decode(tokens[1:])) for tokens in data.test)
+            log_prob = metrics.sliding_window_log_prob(model, data.test)
+        else:
+            log_prob = _streamed_log_prob(model, data.test[0])
         return {"value": -log_prob / num_characters, "num_characters": num_characters}
 
     def save_samples(self, model, data, folder):
@@ -121,3 +156,41 @@ class FineTuningTask(LanguageModelingTask):
     def evaluate(self, model, data):
         before = super().evaluate(pretrained.load(self.base), data)["value"]
         return {**super().evaluate(model, data), "before": before}
+
+
+def _load_text(source) -> str:
+    """Return the text of a file, or of the `.txt` files of a folder."""
+    if to_path(source).is_dir():
+        return "".join(text_files.read_texts(text_files.find_texts(source)))
+    return datasets.load_text(source)
+
+
+def _count_token_bytes(source) -> int:
+    """Return the size of the tokens of texts as int32, at most one for each byte; 0 without any."""
+    if not to_path(source).exists():
+        return 0
+    return sum(4 * path.stat().st_size for path in text_files.find_texts(source))
+
+
+def _streamed_log_prob(model, tokens: StreamedArray) -> float:
+    """Return `metrics.sliding_window_log_prob(model, [tokens])`, reading the tokens in parts."""
+    total = 0.0
+    if model.context_length is not None:
+        half = model.context_length // 2
+        starts = range(0, max(1, len(tokens) - half), half)
+        for first in range(0, len(starts), WINDOWS_PER_BATCH):
+            batch = starts[first : first + WINDOWS_PER_BATCH]
+            _, log_probs = model.log_prob([tokens[start : start + 2 * half] for start in batch])
+            for start, row in zip(batch, log_probs, strict=True):
+                total += float(row[half - 1 if start else 0 :].sum())
+        return total
+    functions, size = compiled_functions(model), MAX_SCORING_BLOCK
+    state = functions.prefill(tf.zeros((1, 0), tf.int32), tf.constant(0), size, None)
+    for position in range(0, len(tokens) - 1, size):
+        block = tokens[position : position + size + 1]
+        padded = tf.constant(np.pad(block, (0, size + 1 - len(block)))[None])
+        log_probs, state = functions.score(
+            padded[:, :-1], padded[:, 1:], state, tf.constant(position)
+        )
+        total += float(log_probs.numpy()[0, : len(block) - 1].sum(dtype="float64"))
+    return total

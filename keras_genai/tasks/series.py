@@ -8,7 +8,7 @@ from keras_genai import datasets, metrics
 from keras_genai.callbacks import save_figure
 from keras_genai.pipelines import make_dataset
 from keras_genai.plotting import plot_forecasts
-from keras_genai.tasks.base import Data, Task, split_train_test
+from keras_genai.tasks.base import Data, Task, check_no_cache, split_train_test
 
 
 class SeriesSplit(typing.NamedTuple):
@@ -35,7 +35,8 @@ class ForecastingTask(Task):
     def __init__(self, window=260, horizon=52):
         self.window, self.horizon = window, horizon
 
-    def load(self, source=None) -> Data:
+    def load(self, source=None, cache=None) -> Data:
+        check_no_cache(cache, "series")
         series = datasets.load_co2() if source is None else datasets.load_series(source)
         train, test = split_train_test(series)
         if len(train) < self.window + self.horizon or len(test) < self.horizon:
@@ -47,8 +48,8 @@ class ForecastingTask(Task):
         dataset_info = {"window": self.window, "horizon": self.horizon}
         return Data(windows, SeriesSplit(series, len(train)), len(windows[0]), dataset_info)
 
-    def train_dataset(self, data, batch_size, seed, epoch):
-        return make_dataset(data.train, batch_size, seed, epoch)
+    def train_dataset(self, data, batch_size, seed, epoch, input_context=None):
+        return make_dataset(data.train, batch_size, seed, epoch, input_context)
 
     def validation_data(self, data):
         series, start = data.test

@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_genai import datasets, metrics
 from keras_genai.files import replace_file
 from keras_genai.pipelines import make_pair_dataset
-from keras_genai.tasks.base import Data, Task
+from keras_genai.tasks.base import Data, Task, check_no_cache
 from keras_genai.text import TranslationTokenizer
 
 
@@ -34,7 +34,8 @@ class TranslationTask(Task):
     def __init__(self, vocab_size=4000):
         self.vocab_size = vocab_size
 
-    def load(self, source=None) -> Data:
+    def load(self, source=None, cache=None) -> Data:
+        check_no_cache(cache, "pairs")
         pairs = datasets.load_translations() if source is None else datasets.load_pairs(source)
         if len(pairs) < 10:
             raise ValueError(f"{source}: expected at least 10 pairs, got {len(pairs)}.")
@@ -54,8 +55,8 @@ class TranslationTask(Task):
         }
         return Data(train, test, cut, dataset_info)
 
-    def train_dataset(self, data, batch_size, seed, epoch):
-        return make_pair_dataset(*data.train, batch_size, seed, epoch)
+    def train_dataset(self, data, batch_size, seed, epoch, input_context=None):
+        return make_pair_dataset(*data.train, batch_size, seed, epoch, input_context)
 
     def validation_data(self, data):
         constant_epoch = tf.Variable(0, dtype=tf.int64)
