@@ -11,7 +11,7 @@ import shlex
 import sys
 import warnings
 
-from keras_genai import catalog
+from keras_genai import catalog, cluster
 from keras_genai.arguments import UsageError, build_parser, check_encoding
 from keras_genai.runs import Output, check_keras_settings
 
@@ -21,7 +21,7 @@ DEFAULT_NUM_IMAGES = 64
 DEFAULT_NEW_TOKENS = 400
 TEXT_TEMPERATURE = 0.8
 BEAM_WIDTH = 4
-INPUT_ERRORS = (ValueError, OSError, ImportError)
+INPUT_ERRORS = (ValueError, OSError, ImportError)  # TimeoutError is an OSError
 MAX_MESSAGE = 1000  # characters
 PADDED_VOCAB_SIZE = 50304  # GPT-2's, padded to a multiple of 64
 
@@ -55,6 +55,7 @@ def _run(arguments, output: Output) -> int:
     try:
         options = build_parser(list_recipes, train, generate).parse_args(arguments)
         check_encoding(options)
+        options.arguments = arguments
         options.line = shlex.join(["python", "-m", "keras_genai", *arguments])
         code = options.command(options)
         output.flush()
@@ -81,7 +82,7 @@ def _describe(error: BaseException) -> str:
     message = " ".join(str(error).split())
     if len(message) > MAX_MESSAGE:  # an error of TensorFlow may have a whole graph
         message = f"{message[:MAX_MESSAGE]} …"
-    known = (*INPUT_ERRORS, TrainingError, FloatingPointError)
+    known = (*INPUT_ERRORS, TrainingError, FloatingPointError, cluster.LostWorkerError)
     return message if message and isinstance(error, known) else f"{type(error).__name__}: {message}"
 
 
@@ -106,6 +107,8 @@ def list_recipes(options) -> int:
 def train(options) -> int:
     """Train a recipe into its run folder, and print its metric beside the expected value."""
     recipe = catalog.find(options.name)
+    if options.workers is not None:
+        return _launch_workers(options)
     if f"{recipe.name}-{options.data}" in catalog.RECIPES:  # --data tang
         recipe, options.data = catalog.RECIPES[f"{recipe.name}-{options.data}"], None
     folder = options.output or pathlib.Path("runs") / recipe.name
@@ -120,8 +123,16 @@ def train(options) -> int:
         data=options.data,
         folder=folder,
         resume=options.resume,
+        cache=options.cache,
+        distribute=options.distribute,
+        dtype=options.dtype,
+        jit_compile=options.jit_compile,
         command=options.line,
     )
+    if not training.is_first:
+        training.fit(verbose=0)
+        training.evaluate()
+        return 0
     epochs = training.settings["epochs"]
     print(
         f"{recipe.name}: {recipe.model}. {training.data.num_examples:,} "
@@ -148,15 +159,40 @@ def train(options) -> int:
     return 0
 
 
+def _launch_workers(options) -> int:
+    """Run the command line as several workers on this machine."""
+    if options.distribute not in (None, "multi-worker"):
+        raise UsageError(f"--workers: expected --distribute multi-worker, got {options.distribute}")
+    if cluster.read_cluster() is not None:
+        raise UsageError("--workers: expected no TF_CONFIG, which already has the workers")
+    arguments, skip = [], False
+    for argument in options.arguments:
+        skip, skipped = argument == "--workers", skip
+        if not (skip or skipped or argument.startswith("--workers=")):
+            arguments.append(argument)
+    if options.distribute is None:
+        arguments += ["--distribute", "multi-worker"]
+    return cluster.launch([sys.executable, "-m", "keras_genai", *arguments], options.workers)
+
+
 def generate(options) -> int:
     """Generate from a pretrained model or a saved one: to a file, or text to the terminal."""
+    from keras_genai import distribution
     from keras_genai.diffusion import DDPM
+    from keras_genai.gan import GAN
     from keras_genai.language_model import CausalLM
     from keras_genai.transformer import Seq2SeqTransformer
+    from keras_genai.vae import VAE
     from keras_genai.wavenet import WaveNet
 
     check_keras_settings()
-    model = _load(options)
+    scope: contextlib.AbstractContextManager = contextlib.nullcontext()
+    if options.distribute is not None:
+        scope = distribution.strategy(options.distribute).scope()
+    with scope:
+        model = _load(options)
+    if not isinstance(model, (VAE, GAN, DDPM)):
+        _reject(options, ("distribute",), "only for a VAE, a GAN or a diffusion model")
     if not isinstance(model, DDPM):
         _reject(options, ("guidance_scale", "steps"), "only for a diffusion model")
     if isinstance(model, Seq2SeqTransformer):

@@ -58,7 +58,8 @@ class OptimizerPair(keras.optimizers.Optimizer):
 
     @learning_rate.setter
     def learning_rate(self, value):
-        generator_rate, discriminator_rate = (float(opt.learning_rate) for opt in self.pair)
+        rates = (ops.convert_to_numpy(optimizer.learning_rate) for optimizer in self.pair)
+        generator_rate, discriminator_rate = map(float, rates)
         if generator_rate > 0:
             self._ratio = discriminator_rate / generator_rate
         self.pair[0].learning_rate = value

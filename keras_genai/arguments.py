@@ -3,7 +3,10 @@
 import argparse
 import pathlib
 
+from keras_genai.runs import DTYPES
+
 MAX_COUNT = 10_000  # samples in one file
+MAX_WORKERS = 64  # processes of one machine
 
 
 class UsageError(ValueError):
@@ -42,6 +45,30 @@ def build_parser(list_recipes, train, generate) -> argparse.ArgumentParser:
         help="your own images or WAV files (one folder per class), text, or series (CSV file)",
     )
     add("--resume", action="store_true", help="continue after the last whole epoch")
+    add(
+        "--cache",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="stream your data from their files, and keep what is decoded in this folder [off]",
+    )
+    add("--dtype", choices=DTYPES, help="dtype policy of the model [float32]")
+    add(
+        "--jit-compile",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="compile the training step with XLA, or not [the recipe's]",
+    )
+    add(
+        "--distribute",
+        choices=("auto", "mirrored", "multi-worker"),
+        help="train on all devices of this machine, or with the workers of TF_CONFIG [one device]",
+    )
+    add(
+        "--workers",
+        type=lambda text: _positive_int(text, maximum=MAX_WORKERS),
+        metavar="N",
+        help="start this number of workers on this machine [off]",
+    )
 
     command = commands.add_parser(
         "generate",
@@ -96,6 +123,11 @@ def build_parser(list_recipes, train, generate) -> argparse.ArgumentParser:
         "--weights",
         metavar="NAME-OR-FOLDER",
         help="article4-gpt2: published weights instead of the pretrained ones, such as gpt2",
+    )
+    add(
+        "--distribute",
+        choices=("mirrored",),
+        help="images other than of a PixelCNN: split over all devices of this machine [one device]",
     )
     return parser
 

@@ -5,13 +5,13 @@ TensorFlow.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import socket
 import subprocess
 import tempfile
 import time
-import typing
 
 from keras_genai.validation import check_size
 
@@ -23,7 +23,8 @@ class LostWorkerError(RuntimeError):
 # TF_CONFIG.
 
 
-class Cluster(typing.NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Cluster:
     """The workers of TF_CONFIG, and which of them this process is.
 
     Attributes:
@@ -140,18 +141,22 @@ def launch(command: list[str], num_workers: int) -> int:
             if all(process.poll() == 0 for process in processes):
                 return 0
             time.sleep(0.1)
-        index, code = next((i, p.returncode) for i, p in enumerate(processes) if p.poll())
+        # A worker that was killed, rather than one that has already noticed it.
+        code, index = min((process.poll() or 0, i) for i, process in enumerate(processes))
+        if code == 0:
+            index, code = next((i, p.returncode) for i, p in enumerate(processes) if p.returncode)
         if index == 0 and code > 0:
             return code
-        text = ""
-        if logs[index] is not None:
-            logs[index].seek(0)
-            text = (logs[index].read().strip().splitlines() or [""])[-1]
-        cause = text or (f"killed by signal {-code}" if code < 0 else f"exit code {code}")
+        cause = f"killed by signal {-code}" if code < 0 else _last_line(logs[index], code)
         raise LostWorkerError(
             f"worker {index} of {len(addresses)} has ended ({cause.removesuffix('.')}); the "
             "others were ended, too. Resume to go on from the last whole epoch."
         )
+
+
+def _last_line(log, code: int) -> str:
+    log.seek(0)
+    return (log.read().strip().splitlines() or [f"exit code {code}"])[-1]
 
 
 def _free_ports(count: int) -> list[int]:

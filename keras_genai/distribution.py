@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_genai.cluster import Cluster, LostWorkerError, read_cluster, wait_for_others
+from keras_genai.replicas import count_replicas, replica_part
 from keras_genai.validation import check_choice, check_number
 
 STRATEGIES = ("auto", "mirrored", "multi-worker")
@@ -38,7 +39,7 @@ LOST_WORKER = (
 
 
 class FitMixin:
-    """Mends two calls of `reduce` with which Keras's `fit` fails, and splits batches, not files.
+    """Mends two calls of `reduce` with which Keras's `fit` fails, and splits each batch evenly.
 
     - Several workers: Keras takes the mean of scalars, such as a loss, over their axis 0.
     - Before training, Keras takes the mean of the parts of the first batch, to learn their shapes.
@@ -57,37 +58,45 @@ class FitMixin:
         return super().reduce(reduce_op, value, axis)
 
     def _differ(self, local_values) -> bool:
-        """Return whether the shapes of the values differ between any two replicas."""
-        return len(set(self._gather_sizes([value.shape[0] for value in local_values]))) > 1
+        """Return whether the number of rows differs between any two replicas."""
+        sizes = [value.shape[0] for value in local_values]
+        total, squares = self._add_over_workers([sum(sizes), sum(size**2 for size in sizes)])
+        return self.num_replicas_in_sync * squares != total**2  # the variance
 
-    def _gather_sizes(self, sizes: list[int]) -> list[int]:
-        return sizes
+    def _add_over_workers(self, numbers: list[int]) -> list[int]:
+        return numbers
 
     def experimental_distribute_dataset(self, dataset, options=None):
-        policies, data_options = tf.data.experimental.AutoShardPolicy, tf.data.Options()
-        if dataset.options().experimental_distribute.auto_shard_policy == policies.AUTO:
-            # Each worker takes its part of every batch, so that the batches are those of one
-            # process. TensorFlow would otherwise deal out the files of a dataset that reads some.
-            data_options.experimental_distribute.auto_shard_policy = policies.DATA
-        # The tuning thread of each iterator sleeps for seconds, for which the next one waits.
-        data_options.autotune.enabled = False
-        dataset = dataset.map(self._fill_batch).with_options(data_options)
-        return super().experimental_distribute_dataset(dataset, options)
-
-    def _fill_batch(self, *batch):
-        """Return a batch, or one for each replica if some would have no example.
-
-        Many layers fail on an empty batch. Each replica then has the whole batch, whose mean
-        gradient is that of one process. `Mean` metrics count its examples once for each replica.
-        """
-        batch = batch[0] if len(batch) == 1 else batch
-        replicas = self.num_replicas_in_sync
-        num_examples = tf.shape(tf.nest.flatten(batch)[0])[0]
-        return tf.cond(
-            num_examples < replicas,
-            lambda: tf.nest.map_structure(lambda x: tf.concat([x] * replicas, axis=0), batch),
-            lambda: batch,
+        policies = tf.data.experimental.AutoShardPolicy
+        policy = dataset.options().experimental_distribute.auto_shard_policy
+        if policy not in (policies.AUTO, policies.DATA):
+            return super().experimental_distribute_dataset(dataset, options)
+        # Each worker takes its part of every batch, so that the batches are those of one process.
+        # TensorFlow would deal out the files of a dataset that reads some, and leaves the last
+        # replicas without an example of a small batch, on which many layers fail.
+        return self.distribute_datasets_from_function(
+            lambda input_context: _split_batches(dataset, input_context)
         )
+
+
+def _split_batches(dataset, input_context) -> tf.data.Dataset:
+    """Return the parts of each batch for the replicas of this worker; see `replica_part`."""
+    num_replicas, local_replicas = count_replicas(input_context)
+
+    def parts(*batch):
+        batch = batch[0] if len(batch) == 1 else batch
+        num_rows = tf.shape(tf.nest.flatten(batch)[0])[0]
+
+        def part(replica):
+            start, stop = replica_part(num_rows, num_replicas, replica)
+            return tf.nest.map_structure(lambda x: None if x is None else x[start:stop], batch)
+
+        return tf.data.Dataset.range(*local_replicas, output_type=tf.int32).map(part)
+
+    options = tf.data.Options()
+    # The tuning thread of each iterator sleeps for seconds, for which the next one waits.
+    options.autotune.enabled = False
+    return dataset.flat_map(parts).prefetch(2).with_options(options)
 
 
 class MirroredStrategy(FitMixin, tf.distribute.MirroredStrategy):
@@ -97,8 +106,9 @@ class MirroredStrategy(FitMixin, tf.distribute.MirroredStrategy):
 class MultiWorkerStrategy(FitMixin, tf.distribute.MultiWorkerMirroredStrategy):
     """`tf.distribute.MultiWorkerMirroredStrategy`: replicas on the devices of several processes."""
 
-    def _gather_sizes(self, sizes):
-        return self.gather(tf.constant(sizes), axis=0).numpy().tolist()
+    def _add_over_workers(self, numbers):
+        totals = [self.reduce("SUM", tf.constant(n, tf.int64), axis=None) for n in numbers]
+        return [int(total.numpy()) for total in totals]
 
     def barrier(self) -> None:
         """Wait until all workers have called it."""

@@ -54,7 +54,7 @@ from keras_genai.conditioning import (
 from keras_genai.layer_state import frozen
 from keras_genai.models import ConfigMixin, CustomLossMixin, GenerativeImageModel
 from keras_genai.random_state import SeedStateMixin, random_generator
-from keras_genai.replicas import apply_gradients
+from keras_genai.replicas import apply_gradients, check_one_replica, num_replicas
 from keras_genai.validation import (
     check_bools,
     check_choice,
@@ -196,9 +196,10 @@ def train_gan(
         A `keras.callbacks.History` of `discriminator_loss` and `generator_loss` per epoch.
 
     Raises:
-        ValueError: for invalid images, labels, sizes or optimizers.
+        ValueError: for invalid images, labels, sizes or optimizers, and for several replicas.
     """
     model = GAN(generator, discriminator, joint_batch, resample_noise, seed)
+    check_one_replica("train_gan", model)
     model.check_data(x, labels)
     check_bools(shuffle=shuffle)
     check_choice("verbose", verbose, (False, True, 0, 1, 2, "auto"))
@@ -403,8 +404,7 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         return loss
 
     def _track(self, tracker, loss, batch):
-        # Keras divides a loss by the number of replicas, but not a metric.
-        loss *= self.distribute_strategy.num_replicas_in_sync
+        loss *= num_replicas()  # Keras divides a loss by it, but not a metric
         tracker.update_state(loss, sample_weight=ops.shape(batch)[0])
 
     def sample_noise(self, batch_size, training=True):

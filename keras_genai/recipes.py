@@ -1,10 +1,7 @@
 """Training of the recipes: `train(name)` returns the model, its history and its metrics."""
 
-import hashlib
-import json
 import math
 import os
-import pathlib
 import time
 import typing
 
@@ -12,15 +9,16 @@ import keras
 import tensorflow as tf
 from keras.optimizers import schedules
 
-from keras_genai import catalog, pretrained, saving
+from keras_genai import catalog, distribution, saving
 from keras_genai.callbacks import AtomicModelCheckpoint, RaiseOnNaN, SampleGrid, save_figure
 from keras_genai.catalog import RECIPES
 from keras_genai.experiments import EXPERIMENTS
 from keras_genai.files import to_path
+from keras_genai.layer_state import dtype_policy_scope
 from keras_genai.plotting import plot_history
 from keras_genai.runs import (
+    DTYPES,
     RunFolder,
-    atomic_write,
     check_keras_settings,
     describe_environment,
     merge_settings,
@@ -32,7 +30,6 @@ __all__ = [
     "Training",
     "TrainingResult",
     "create",
-    "export_weights",
     "prepare",
     "reset_decay_steps",
     "train",
@@ -86,6 +83,10 @@ def train(
     data=None,
     folder=None,
     resume: bool = False,
+    cache=None,
+    distribute=None,
+    dtype: str | None = None,
+    jit_compile: bool | None = None,
     verbose="auto",
 ) -> TrainingResult:
     """Train a recipe, and measure it on its test data.
@@ -100,7 +101,17 @@ def train(
         folder: Path of the run folder, or `None` to write no files. Defaults to `None`.
         resume: Bool. Whether to resume the run in the folder after its last whole epoch. On the
             same machine, with the same number of threads, it ends with the weights of a run that
-            was not interrupted. Defaults to `False`.
+            was not interrupted. The number of workers may change. Defaults to `False`.
+        cache: Path of a folder for the decoded data, if the data is streamed, or `None`. See
+            `streaming`. Defaults to `None`.
+        distribute: `None` for one device; `"mirrored"`, `"multi-worker"` or `"auto"`, see
+            `distribution.strategy`; or a `tf.distribute.Strategy`. The batch size is that of all
+            replicas together. Of several workers, the first prints, measures and writes; the
+            folder must be one that all can read. Defaults to `None`.
+        dtype: `"float32"`, `"mixed_float16"` or `"mixed_bfloat16"`, the dtype policy of the model;
+            `None` is `"float32"`. Defaults to `None`.
+        jit_compile: Bool or `None`. Whether to compile the training step with XLA; `None` is the
+            recipe's choice. Defaults to `None`.
         verbose: Verbosity of `fit`: `"auto"`, `0`, `1` or `2`. Defaults to `"auto"`.
 
     Returns:
@@ -110,6 +121,7 @@ def train(
         ValueError: for invalid options or data.
         FloatingPointError: if training diverges; see `callbacks.RaiseOnNaN`.
         OSError: if the folder cannot be written.
+        TimeoutError, cluster.LostWorkerError: if another worker does not start, or has ended.
 
     Example:
         model, history, metrics = recipes.train("article4-vae", epochs=1)
@@ -123,6 +135,10 @@ def train(
         data=data,
         folder=folder,
         resume=resume,
+        cache=cache,
+        distribute=distribute,
+        dtype=dtype,
+        jit_compile=jit_compile,
     )
     training.fit(verbose)
     training.evaluate()
@@ -138,12 +154,17 @@ def prepare(
     data=None,
     folder=None,
     resume: bool = False,
+    cache=None,
+    distribute=None,
+    dtype: str | None = None,
+    jit_compile: bool | None = None,
     command: str | None = None,
 ) -> "Training":
     """Check the options, load the data and create or load the model of a training run.
 
     Args:
-        name, epochs, batch_size, seed, data, folder, resume: See `train`.
+        name, epochs, batch_size, seed, data, folder, resume, cache, distribute, dtype, jit_compile:
+            See `train`.
         command: String or `None`. Command line to record in `run.json`. Defaults to `None`.
 
     Returns:
@@ -157,10 +178,14 @@ def prepare(
     """
     recipe = catalog.find(name)
     task = EXPERIMENTS[name].task
-    for argument, path in {"data": data, "folder": folder}.items():
+    for argument, path in {"data": data, "folder": folder, "cache": cache}.items():
         if path is not None and not isinstance(path, (str, os.PathLike)):
             raise ValueError(f"{argument}: expected a path or None, got {path!r:.200}.")
     check_bools(resume=resume)
+    if jit_compile is not None:
+        check_bools(jit_compile=jit_compile)
+    if dtype is not None:
+        check_choice("dtype", dtype, DTYPES)
     if data is not None and data not in task.named_sources:
         data = str(to_path(data).resolve())
     check_keras_settings()
@@ -169,40 +194,72 @@ def prepare(
         "batch_size": None if batch_size is None else check_size("batch_size", batch_size),
         "seed": None if seed is None else check_size("seed", seed, 0, 2**32 - 1),
         "data": data,
+        "dtype": dtype,
         "command": command,
     }
-    if folder is None:
-        return _prepare(recipe, task, requested, None, resume)
-    run = RunFolder(folder)
+    strategy = _to_strategy(distribute)
+    run = None if folder is None else RunFolder(folder)
     try:
-        if run.settings_path.exists():
+        if (
+            run is not None
+            and distribution.is_first_worker(strategy)
+            and run.settings_path.exists()
+        ):
             run.lock()  # before its settings and its model are read
-        return _prepare(recipe, task, requested, run, resume)
+        with distribution.reraise_lost_worker():
+            return _prepare(recipe, task, requested, run, resume, cache, strategy, jit_compile)
     except BaseException:
-        run.unlock()
+        if run is not None:
+            run.unlock()
         raise
 
 
-def _prepare(recipe, task, requested: dict, run: RunFolder | None, resume: bool) -> "Training":
+def _to_strategy(distribute) -> tf.distribute.Strategy:
+    if distribute is None:
+        return tf.distribute.get_strategy()
+    if isinstance(distribute, tf.distribute.Strategy):
+        return distribute
+    check_choice("distribute", distribute, (None, *distribution.STRATEGIES))
+    return distribution.strategy(distribute)
+
+
+def _prepare(
+    recipe, task, requested: dict, run: RunFolder | None, resume: bool, cache, strategy, jit_compile
+) -> "Training":
     settings = merge_settings(recipe, requested, run, resume)
-    loaded = task.load(settings["data"])
+    loaded = task.load(settings["data"], cache)
     if run is not None:
         _check_same_data(settings, loaded, task)
     settings |= {"num_examples": loaded.num_examples, "dataset_info": loaded.dataset_info}
 
     steps_per_epoch = math.ceil(settings["num_examples"] / settings["batch_size"])
     steps = settings["epochs"] * steps_per_epoch
-    model = create(recipe.name, settings["seed"], steps, **loaded.dataset_info)
     first_epoch = 0
-    if resume and run is not None and run.model_path.exists():
-        model, first_epoch = _load_trained(run, model, steps_per_epoch)
-        settings["epochs"] = max(settings["epochs"], first_epoch)
-        reset_decay_steps(model.optimizer, settings["epochs"] * steps_per_epoch)
+    # Several workers make a variable together: all have read the folder before the first writes.
+    with strategy.scope():
+        with dtype_policy_scope(settings["dtype"]):
+            model = create(recipe.name, settings["seed"], steps, **loaded.dataset_info)
+        if model.dtype_policy.name != settings["dtype"]:
+            raise ValueError(
+                f"dtype: expected {model.dtype_policy.name!r}, that of the pretrained model, "
+                f"got {settings['dtype']!r}."
+            )
+        if resume and run is not None and run.model_path.exists():
+            model, first_epoch = _load_trained(run, model, steps_per_epoch)
+            settings["epochs"] = max(settings["epochs"], first_epoch)
+            reset_decay_steps(model.optimizer, settings["epochs"] * steps_per_epoch)
+    if strategy.num_replicas_in_sync > 1:  # see `replicas.check_compile_options`
+        model.steps_per_execution, model.jit_compile = 1, False
+    if jit_compile is not None:
+        model.jit_compile = jit_compile
     settings |= describe_environment()
+    settings["replicas"] = strategy.num_replicas_in_sync
     settings.pop("value", None)
+    if not distribution.is_first_worker(strategy):
+        run = None  # the first worker writes
     if run is not None:
         run.start(settings, first_epoch)
-    return Training(recipe, task, loaded, model, settings, first_epoch, run)
+    return Training(recipe, task, loaded, model, settings, first_epoch, run, strategy)
 
 
 def _load_trained(run: RunFolder, new_model, steps_per_epoch: int):
@@ -218,7 +275,7 @@ def _load_trained(run: RunFolder, new_model, steps_per_epoch: int):
         raise ValueError(f"{run.model_path}: expected the model of the run, got another one.")
     if model.optimizer is None:
         raise ValueError(f"{run.model_path}: expected a compiled model, got one without optimizer.")
-    num_steps = int(model.optimizer.iterations)
+    num_steps = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
     if num_steps % steps_per_epoch or num_steps == 0:
         raise ValueError(
             f"{run.settings_path}: batch_size: expected that of the model, which was trained for "
@@ -259,14 +316,17 @@ class Training:
         model: `keras.Model`.
         settings: Dict. Contents of `run.json`.
         first_epoch: Int. Number of epochs that the model was already trained for.
-        run: `RunFolder`, or `None` if no files are written.
+        run: `RunFolder`, or `None` if no files are written: by other workers than the first.
+        strategy: `tf.distribute.Strategy`, by default the current one.
         history: Dict. A list of values per metric, after `fit`.
         metrics: Dict. Metrics of the test data, after `evaluate`.
     """
 
-    def __init__(self, recipe, task, data, model, settings, first_epoch, run):
+    def __init__(self, recipe, task, data, model, settings, first_epoch, run, strategy=None):
+        strategy = tf.distribute.get_strategy() if strategy is None else strategy
         self.recipe, self.task, self.data, self.model = recipe, task, data, model
         self.settings, self.first_epoch, self.run = settings, first_epoch, run
+        self.strategy, self.is_first = strategy, distribution.is_first_worker(strategy)
         self.history, self.metrics = {}, {}
 
     def fit(self, verbose="auto") -> dict:
@@ -279,6 +339,7 @@ class Training:
         Raises:
             FloatingPointError: if training diverges; see `callbacks.RaiseOnNaN`.
             OSError: if a file of the run cannot be written. The last good model is kept.
+            cluster.LostWorkerError: if another worker has ended.
         """
         settings, run = self.settings, self.run
         epoch = tf.Variable(self.first_epoch, dtype=tf.int64)
@@ -301,24 +362,44 @@ class Training:
                     if isinstance(callback, SampleGrid):
                         callback.set_model(self.model)
                         callback.write_missing(self.first_epoch)
-            history = self.model.fit(
-                self.task.train_dataset(self.data, settings["batch_size"], settings["seed"], epoch),
-                epochs=settings["epochs"],
-                initial_epoch=self.first_epoch,
-                shuffle=False,  # the dataset shuffles
-                callbacks=callbacks,
-                verbose=verbose,
-                **self.task.validation_data(self.data),
-            )
+            with distribution.reraise_lost_worker():
+                history = self.model.fit(
+                    self._train_dataset(epoch),
+                    epochs=settings["epochs"],
+                    initial_epoch=self.first_epoch,
+                    shuffle=False,  # the dataset shuffles
+                    callbacks=callbacks,
+                    verbose=verbose if self.is_first else 0,
+                    **self.task.validation_data(self.data),
+                )
             self.history = history.history if run is None else run.read_history()
             if run is not None:
                 if self.history:
                     save_figure(plot_history(self.history), run.path / "history.png")
-                self.task.save_samples(self.model, self.data, run.path)
+                self.task.save_samples(self._local_model(), self.data, run.path)
         except BaseException:
             self._unlock()
             raise
         return self.history
+
+    def _train_dataset(self, epoch):
+        arguments = self.data, self.settings["batch_size"], self.settings["seed"], epoch
+        if self.strategy.num_replicas_in_sync == 1:
+            return self.task.train_dataset(*arguments)
+        # A worker gathers, or reads, the examples of its own replicas only.
+        return self.strategy.distribute_datasets_from_function(
+            lambda input_context: self.task.train_dataset(*arguments, input_context)
+        )
+
+    def _local_model(self):
+        """Return the model without communication, for what the first worker does alone."""
+        if not isinstance(self.strategy, distribution.MultiWorkerStrategy):
+            return self.model
+        settings = self.settings
+        with dtype_policy_scope(settings["dtype"]):
+            model = create(self.recipe.name, settings["seed"], **settings["dataset_info"])
+        model.set_weights(self.model.get_weights())
+        return model
 
     def _write_minutes(self, epoch=None, logs=None):
         """Write the time of training after each epoch: that of a run that is killed counts."""
@@ -331,14 +412,24 @@ class Training:
             self.run.unlock()
 
     def evaluate(self) -> dict:
-        """Measure the test data, record the metrics in the run folder, and return them."""
+        """Measure the test data, record the metrics in the run folder, and return them.
+
+        Of several workers, the first one measures; the others return no value.
+
+        Raises:
+            cluster.LostWorkerError: if another worker has ended.
+        """
         self.metrics = {"value": None}
+        measurable = not self.task.needs_classifier or self.data.classifier is not None
         try:
-            if not self.task.needs_classifier or self.data.classifier is not None:
-                self.metrics = self.task.evaluate(self.model, self.data)
+            if measurable and self.is_first:
+                self.metrics = self.task.evaluate(self._local_model(), self.data)
             if self.run is not None:
                 self.settings |= {"metric": self.recipe.metric, **self.metrics}
                 self.run.write_settings(self.settings)
+            if isinstance(self.strategy, distribution.MultiWorkerStrategy):
+                with distribution.reraise_lost_worker():
+                    self.strategy.barrier()  # a worker that ended would end the others
         finally:
             self._unlock()
         return self.metrics
@@ -350,65 +441,3 @@ def reset_decay_steps(optimizer, steps: int) -> None:
     if isinstance(learning_rate, dict) and learning_rate["config"].get("decay_steps"):
         learning_rate["config"]["decay_steps"] = steps
         optimizer.learning_rate = schedules.deserialize(learning_rate)
-
-
-def export_weights(run_folder, output_folder) -> None:
-    """Export a finished run in the format of `pretrained`: half-precision weights and metadata.
-
-    The metrics are measured again on the exported model.
-
-    Args:
-        run_folder: Path of a run folder of a finished training.
-        output_folder: Path of the folder to write NAME.weights.h5 and NAME.json to.
-
-    Raises:
-        ValueError: if there is no finished run, or if its settings are damaged.
-    """
-    run, output_folder = RunFolder(run_folder), pathlib.Path(output_folder)
-    info = run.read_settings()
-    if info is None or not run.model_path.exists():
-        raise ValueError(f"{run.path}: expected the folder of a finished run, found none.")
-    for key in ("num_examples", "dataset_info"):
-        if key not in info:
-            raise ValueError(f"{run.settings_path}: {key}: expected that of a finished run.")
-    name, dataset_info = info["name"], info.pop("dataset_info")
-    trained = saving.load_model(run.model_path)
-    export_model(name, trained, info, dataset_info, output_folder)
-
-
-def export_model(name, trained, info: dict, dataset_info: dict, output_folder) -> None:
-    """Export a trained model of a recipe; see `export_weights`.
-
-    Args:
-        name: String. Name of the recipe.
-        trained: `keras.Model`. Trained model, whose weights are exported.
-        info: Dict. Metadata to write beside the weights.
-        dataset_info: Dict. Arguments of the recipe's builder; see `tasks.Data`.
-        output_folder: Path of the folder to write to.
-    """
-    task = EXPERIMENTS[name].task
-    steps = info["epochs"] * math.ceil(info["num_examples"] / info["batch_size"])
-    model = create(name, 0, steps, **dataset_info)
-    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
-    keras.config.set_dtype_policy("float16")
-    keras.config.set_floatx("float16")  # of the output layers
-    try:
-        half_precision = EXPERIMENTS[name].build(0, **dataset_info)
-    finally:
-        keras.config.set_dtype_policy(policy)
-        keras.config.set_floatx(floatx)
-    half_precision.set_weights(trained.get_weights())
-
-    output_folder.mkdir(parents=True, exist_ok=True)
-    path = pretrained.weights_path(output_folder, name)
-    half_precision.save_weights(path)
-    architecture = saving.serialize_architecture(model)
-    exported = saving.restore_model(architecture, path)
-    info = {
-        **info,
-        "metric": RECIPES[name].metric,
-        **task.evaluate(exported, task.load()),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "model": architecture,
-    }
-    atomic_write(output_folder / f"{name}.json", json.dumps(info, indent=1) + "\n")

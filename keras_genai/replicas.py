@@ -70,6 +70,52 @@ def weight_loss(loss, num_examples, count=None):
     return weighted + tf.stop_gradient(value - weighted)
 
 
+# Batches.
+
+
+def replica_part(num_rows, num_replicas: int, replica):
+    """Return the rows of a batch that a replica takes: 32 of three replicas are 11, 11 and 10.
+
+    Many layers fail on an empty batch. If there are fewer rows than replicas, each has the whole
+    batch: the mean gradient is that of one process, and metrics count the rows once per replica.
+
+    Args:
+        num_rows: Int32 tensor. Number of rows of the batch.
+        num_replicas: Int. Number of all replicas.
+        replica: Int32 tensor. Index of the replica.
+
+    Returns:
+        `(start, stop)`, int32 tensors.
+    """
+    bounds = [-(-num_rows * index // num_replicas) for index in (replica, replica + 1)]
+    small = num_rows < num_replicas
+    return tf.where(small, 0, bounds[0]), tf.where(small, num_rows, bounds[1])
+
+
+def count_replicas(input_context) -> tuple[int, tuple[int, int]]:
+    """Return the number of all replicas, and the range of the replicas of this worker.
+
+    Raises:
+        ValueError: unless the context is a `tf.distribute.InputContext`, or `None` for one replica.
+    """
+    if input_context is None:
+        return 1, (0, 1)
+    if not isinstance(input_context, tf.distribute.InputContext):
+        raise ValueError(
+            "input_context: expected a tf.distribute.InputContext or None, "
+            f"got {input_context!r:.200}."
+        )
+    num_workers = input_context.num_input_pipelines
+    num_replicas = input_context.num_replicas_in_sync
+    if num_replicas % num_workers:
+        raise ValueError(
+            "input_context: expected the same number of replicas on each worker, "
+            f"got {num_replicas} on {num_workers}."
+        )
+    num_local, worker = num_replicas // num_workers, input_context.input_pipeline_id
+    return num_replicas, (worker * num_local, (worker + 1) * num_local)
+
+
 # Gradients.
 
 
@@ -223,3 +269,9 @@ def check_compile_options(model) -> None:
             "jit_compile: expected False with several replicas on CPUs, as XLA has no "
             "communication between CPUs, got True."
         )
+
+
+def check_one_replica(name: str, model) -> None:
+    """Raise ValueError unless a function that cannot train on several replicas has one."""
+    if model.distribute_strategy.num_replicas_in_sync > 1:
+        raise ValueError(f"{name}: expected one replica, as only `fit` trains on several.")

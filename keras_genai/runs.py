@@ -20,6 +20,7 @@ import weakref
 from keras_genai.files import read_json, read_text, replace_file, to_path
 
 MAX_INT = 2**31 - 1
+DTYPES = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
 def _is_whole(value, minimum: int) -> bool:
@@ -41,6 +42,7 @@ REBUILT_SETTINGS = {
     "dataset_info": lambda value: isinstance(value, dict),
     "data_sha256": lambda value: isinstance(value, str),
     "command": lambda value: isinstance(value, str),
+    "dtype": lambda value: value in DTYPES,
 }
 
 
@@ -228,7 +230,7 @@ def merge_settings(recipe, requested: dict, run: RunFolder | None, resume: bool)
 
     Args:
         recipe: `catalog.Recipe`.
-        requested: Dict of epochs, batch_size, seed, data and command; `None` values are unset.
+        requested: Dict of epochs, batch_size, seed, data, dtype and command; `None` is unset.
         run: `RunFolder` or `None`.
         resume: Bool. Whether the run in the folder continues.
 
@@ -243,6 +245,7 @@ def merge_settings(recipe, requested: dict, run: RunFolder | None, resume: bool)
         "seed": 0,
         "data": None,
         "epochs": recipe.epochs,
+        "dtype": "float32",
         "minutes": 0.0,
     }
     requested = {key: value for key, value in requested.items() if value is not None}
@@ -255,7 +258,8 @@ def merge_settings(recipe, requested: dict, run: RunFolder | None, resume: bool)
     if previous["name"] != recipe.name:
         raise ValueError(f"{run.path}: holds a run of {previous['name']}, not of {recipe.name}.")
     if resume:
-        for key in ("batch_size", "seed", "data"):
+        previous.setdefault("dtype", "float32")  # of a run of an earlier version
+        for key in ("batch_size", "seed", "data", "dtype"):
             if key == "data" and "data_sha256" in previous:
                 continue  # data that was moved: its contents are compared
             if key in requested and requested[key] != previous[key]:

@@ -18,6 +18,7 @@ import tempfile
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 import keras_genai
 from keras_genai import (
@@ -31,6 +32,7 @@ from keras_genai import (
     conditioning,
     datasets,
     diffusion,
+    distribution,
     embeddings,
     gan,
     gpt2,
@@ -57,9 +59,12 @@ from keras_genai import (
 # Modules without cases, by the reason.
 EXCLUDED_MODULES = {
     "checks arguments or data, with tests of their own": "validation batch_checks version",
-    "reads files, whose errors have tests of their own": "files image_files series_files",
-    "is a part of the models": "models layer_state adversarial pixelcnn_cache",
-    "belongs to the recipes, which `recipes` checks": "experiments runs tasks",
+    "reads files, whose errors have tests of their own": """
+        files image_files series_files text_files array_files streamed_arrays
+    """,
+    "is a part of the models": "models replicas layer_state adversarial pixelcnn_cache",
+    "belongs to the recipes, which `recipes` checks": "experiments runs tasks export",
+    "starts processes, whose errors have tests of their own": "cluster",
     "draws diagrams, which have no arguments": "diagrams drawing",
     "is the command line, whose errors have tests of their own": "__main__ arguments",
 }
@@ -81,10 +86,12 @@ EXCLUDED = {
     "is a base class, or an interface": """
         AutoregressiveModel SeedStateMixin Recipe Training TrainingResult TokenModelMixin CausalLM
         SequentialTransformer FunctionalVAE Forecaster Tensor OldVersionError InvalidSizeError
+        FitMixin MirroredStrategy MultiWorkerStrategy is_first_worker reraise_lost_worker
     """,
     "is itself a check": """
         check_sampler check_stop_token check_length_penalty check_network check_probabilities
         check_compatible check_tokenizer check_same_shape check_seed encode_texts
+        check_sample_rates
     """,
     "has the arguments of the layer of Keras that it extends": """
         Dropout Embedding ReversibleEmbedding MaskedGlobalAveragePooling1D
@@ -95,11 +102,12 @@ EXCLUDED = {
     """,
     "reads or writes the user's files, whose errors have tests of their own": """
         load_image_folder image_class_names load_text load_pairs load_series load_sound_folder
+        open_image_folder open_sound_folder read_sounds count_sound_bytes WavFile
         save_tokenizer load_tokenizer tokenizer_json
-        serialize_architecture restore_model export_weights export_model
+        serialize_architecture restore_model
     """,
     "is called with the result of another function": """
-        reset_decay_steps resumable_dataset count_windows
+        reset_decay_steps resumable_dataset count_windows scale_pixels split_sounds
     """,
     "trains for minutes, after the checks of `prepare`": "train",
     "asks for a trained classifier, or for another library": "classify_digits translation_scores",
@@ -629,6 +637,48 @@ CASES = {
             waveforms=WAVES, labels=[0, 1], batch_size=2, seed=0, epoch=EPOCH, augment=True
         ),
     ),
+    "image_folder_batches": (
+        batches_of(datasets.image_folder_batches),
+        lambda: dict(
+            folder=data_folder("images"),
+            batch_size=4,
+            subset="train",
+            image_size=(3, 4),
+            channels=1,
+            background=0,
+            seed=0,
+            epoch=None,
+            cache=None,
+            input_context=None,
+        ),
+    ),
+    "sound_folder_batches": (
+        batches_of(datasets.sound_folder_batches),
+        lambda: dict(
+            folder=data_folder("sounds"),
+            batch_size=4,
+            subset="train",
+            seed=0,
+            epoch=None,
+            cache=None,
+            input_context=None,
+            augment=True,
+        ),
+    ),
+    "text_file_batches": (
+        batches_of(datasets.text_file_batches),
+        lambda: dict(
+            path=data_folder("texts"),
+            tokenizer=networks()["tokenizer"],
+            window=3,
+            batch_size=4,
+            subset="train",
+            seed=0,
+            epoch=None,
+            cache=None,
+            input_context=None,
+        ),
+    ),
     # Figures, and the callbacks that use them.
     "plot_images": (
         figure_of(plotting.plot_images),
@@ -692,8 +742,19 @@ CASES = {
     "create": (recipes.create, lambda: dict(name="article4-vae", seed=0, steps=1)),
     "prepare": (
         recipes.prepare,
-        lambda: dict(name="article3-forecast", epochs=1, batch_size=8, seed=0, resume=False),
+        lambda: dict(
+            name="article3-forecast",
+            epochs=1,
+            batch_size=8,
+            seed=0,
+            resume=False,
+            cache=None,
+            distribute=None,
+            dtype="float32",
+            jit_compile=False,
+        ),
     ),
+    "strategy": (distribution.strategy, lambda: dict(name="auto", timeout=5.0)),
 }
 
 
@@ -702,6 +763,22 @@ def saved_wav():
     path = checkpoint_folder() / "sound.wav"
     audio.save_wav(path, WAVES[0])
     return path
+
+
+@functools.cache
+def data_folder(kind):
+    """A folder of ten images, ten sounds, or a text."""
+    folder = checkpoint_folder() / kind
+    folder.mkdir()
+    if kind == "texts":
+        (folder / "a.txt").write_text("abcd" * 20)
+    else:
+        for i in range(10):
+            if kind == "images":
+                Image.new("L", (4, 3), i).save(folder / f"{i}.png")
+            else:
+                audio.save_wav(folder / f"{i}.wav", WAVES[1])
+    return folder
 
 
 # Odd values by name, each new at every call.
@@ -768,7 +845,8 @@ def run(name, argument, value) -> str:
     except (ValueError, TypeError, FileNotFoundError) as error:
         named = argument in str(error)
         # An error of a file or a recipe names the path or the recipe.
-        if not named and not (argument in ("path", "name") and value in VALUES_OF_PATHS):
+        names_file = argument in ("path", "name", "folder") and value in VALUES_OF_PATHS
+        if not named and not names_file:
             return f"{type(error).__name__}: {str(error).strip():.150}"
     except Exception as error:
         return f"{type(error).__name__}: {str(error).strip():.150}"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from helpers import largest_difference
 
-from keras_genai import datasets, pretrained, recipes, tasks
+from keras_genai import datasets, export, pretrained, recipes, tasks
 from keras_genai.__main__ import main
 from keras_genai.experiments import EXPERIMENTS
 from keras_genai.recipes import RECIPES
@@ -199,7 +199,7 @@ def test_exported_weights_load_without_their_recipe(tmp_path, monkeypatch, digit
     settings = {"name": name, "seed": 5, "dataset_info": {"num_classes": None}}
     settings |= {"epochs": 1, "num_examples": 1000, "batch_size": 32, "data": None}
     (run_folder / "run.json").write_text(json.dumps(settings))
-    recipes.export_weights(run_folder, output_folder)
+    export.export_weights(run_folder, output_folder)
     assert keras.config.dtype_policy().name == "float32"
 
     monkeypatch.setenv("KERAS_GENAI_DATA", str(tmp_path / "data"))
@@ -243,4 +243,4 @@ def test_pretrained_sequence_models_beat_the_baselines_of_the_readme():
 
 def test_exporting_a_folder_without_a_finished_run_raises(tmp_path):
     with pytest.raises(ValueError, match="expected the folder of a finished run, found none"):
-        recipes.export_weights(tmp_path, tmp_path / "exported")
+        export.export_weights(tmp_path, tmp_path / "exported")

@@ -172,12 +172,16 @@ def test_defaults_are_those_of_the_recipe(run, with_folder):
         "seed": 0,
         "data": None,
         "epochs": 10,
+        "dtype": "float32",
         "minutes": 0.0,
     }
 
 
 def test_requested_settings_replace_the_defaults(run):
-    requested = {"epochs": 2, "batch_size": 7, "seed": 0, "data": "/data", "command": "train"}
+    requested = {
+        "epochs": 2, "batch_size": 7, "seed": 0, "data": "/data", "dtype": "mixed_float16",
+        "command": "train",
+    }  # fmt: skip
     expected = {"name": "article4-vae", "minutes": 0.0, **requested}
     assert merge_settings(RECIPE, requested, run, resume=False) == expected
 
@@ -185,8 +189,9 @@ def test_requested_settings_replace_the_defaults(run):
 def test_resumed_run_keeps_its_settings_except_the_number_of_epochs(unfinished_run):
     requested = {"epochs": 9, "batch_size": 32, "seed": None, "command": "the second command"}
     settings = merge_settings(RECIPE, requested, unfinished_run, resume=True)
-    assert settings == {**SETTINGS, "epochs": 9}
-    assert merge_settings(RECIPE, {"epochs": None}, unfinished_run, resume=True) == SETTINGS
+    expected = {**SETTINGS, "dtype": "float32"}  # that of runs of earlier versions
+    assert settings == {**expected, "epochs": 9}
+    assert merge_settings(RECIPE, {"epochs": None}, unfinished_run, resume=True) == expected
 
 
 @pytest.mark.parametrize(
@@ -194,6 +199,7 @@ def test_resumed_run_keeps_its_settings_except_the_number_of_epochs(unfinished_r
     [
         ({"seed": 0}, "seed: the run was started with 3, got 0"),
         ({"batch_size": 64}, "batch_size: the run was started with 32, got 64"),
+        ({"dtype": "mixed_float16"}, "dtype: the run was started with float32, got mixed_float16"),
         ({"data": "/other"}, "data: the run was started with /images, got /other"),
     ],
 )

@@ -13,14 +13,16 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom to the top: a module imports modules of the lines above it only.
 LAYERS = """
-version
-validation batch_checks layer_state random_state files
+version streamed_arrays
+validation replicas
+cluster batch_checks layer_state random_state files
 conditioning embeddings
-models
+models distribution
 adversarial
-audio image_files series_files
+array_files audio image_files series_files
+pipelines text_files
+streaming
 datasets
-pipelines
 sampling
 autoregressive
 beam_search
@@ -40,6 +42,7 @@ tasks
 catalog experiments
 runs
 recipes arguments
+export
 __main__
 """
 LAYER_OF = {
