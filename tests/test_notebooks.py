@@ -48,7 +48,7 @@ def prose(cell):
     return without
 
 
-def test_there_is_one_for_each_article_and_for_each_family_told_in_words():
+def test_there_is_one_for_each_article_for_each_family_told_in_words_and_for_scaling():
     names = [path.stem for path in NOTEBOOKS]
     assert names == [
         "01_vae_gan_transformer",
@@ -59,6 +59,7 @@ def test_there_is_one_for_each_article_and_for_each_family_told_in_words():
         "06_pixelcnn",
         "07_wavenet",
         "08_diffusion",
+        "09_scaling",
     ]
 
 
