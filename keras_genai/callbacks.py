@@ -130,12 +130,10 @@ class AtomicModelCheckpoint(keras.callbacks.Callback):
         self.path = to_path(path)
 
     def on_train_begin(self, logs=None):
-        self.is_first = is_first_worker(self.model.distribute_strategy)
-        if self.is_first:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def on_epoch_end(self, epoch, logs=None):
-        if not self.is_first:
+        if not is_first_worker(self.model.distribute_strategy):
             return
         with replace_file(self.path) as unfinished:
             self.model.save(unfinished)

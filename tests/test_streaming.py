@@ -163,9 +163,13 @@ def test_shards_of_workers_join_to_the_batches(image_folder, num_workers, batch_
         )[::2]
         for worker in range(num_workers)
     ]
+    num_small = sum(len(batch) < num_workers for batch in expected)  # given to each, as a whole
     for batch, *parts in zip(expected, *shards, strict=True):
-        np.testing.assert_array_equal(batch, np.concatenate(parts))
-    assert len(read_paths) == len(set(read_paths)) == 23  # no worker reads a file of another
+        repeats = num_workers if len(batch) < num_workers else 1
+        np.testing.assert_array_equal([*batch] * repeats, np.concatenate(parts))
+    assert len(set(read_paths)) == 23
+    if not num_small:  # no worker reads a file of another
+        assert len(read_paths) == 23
 
 
 def test_cached_images_are_read_from_the_cache(image_folder, tmp_path):
@@ -357,7 +361,8 @@ def test_shards_of_sounds_join_to_the_batches(sound_folder):
         parts = [shard[column::3] for shard in shards]
         for i, batch in enumerate(whole[column::3]):
             joined = [part for shard in parts for part in shard[2 * i : 2 * i + 2]]
-            np.testing.assert_array_equal(batch, np.concatenate(joined))
+            repeats = 4 if len(batch) < 4 else 1  # fewer sounds than replicas: all for each
+            np.testing.assert_array_equal([*batch] * repeats, np.concatenate(joined))
 
 
 @pytest.mark.parametrize("channels", [1, 2])
