@@ -23,15 +23,18 @@ class Parser(argparse.ArgumentParser):
 def build_parser(list_recipes, train, generate) -> argparse.ArgumentParser:
     """Return the parser; `options.command` is the function of the command, one of the arguments."""
     parser = Parser(
+        allow_abbrev=False,
         prog="python -m keras_genai",
         description="Train the generative models of the articles, and generate from them.",
     )
     commands = parser.add_subparsers(required=True, metavar="list | train | generate")
 
-    command = commands.add_parser("list", help="list all recipes with their expected metrics")
+    command = commands.add_parser(
+        "list", allow_abbrev=False, help="list all recipes with their expected metrics"
+    )
     command.set_defaults(command=list_recipes)
 
-    command = commands.add_parser("train", help="train a recipe")
+    command = commands.add_parser("train", allow_abbrev=False, help="train a recipe")
     command.set_defaults(command=train)
     add = command.add_argument
     add("name", help="name of a recipe: see list")
@@ -56,7 +59,7 @@ def build_parser(list_recipes, train, generate) -> argparse.ArgumentParser:
         "--jit-compile",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="compile the training step with XLA, or not [the recipe's]",
+        help="compile the training step with XLA, or not [the recipe's; not on several replicas]",
     )
     add(
         "--distribute",
@@ -72,6 +75,7 @@ def build_parser(list_recipes, train, generate) -> argparse.ArgumentParser:
 
     command = commands.add_parser(
         "generate",
+        allow_abbrev=False,
         help="write images to a PNG file or sounds to a WAV file, continue or translate text",
     )
     command.set_defaults(command=generate)

@@ -37,7 +37,7 @@ class SampleGrid(keras.callbacks.Callback):
 
     The noise is the same after every epoch, so that the images show the progress of training. It
     does not come from the model's own random generator: training is the same with and without this
-    callback.
+    callback. Of several workers, the first one generates.
 
     Args:
         path: String, path or `None`. Path of the image files, with the epoch as a field of the file
@@ -99,6 +99,8 @@ class SampleGrid(keras.callbacks.Callback):
             save_figure(self._plot(), path)
 
     def on_epoch_end(self, epoch, logs=None):
+        if not is_first_worker(self.model.distribute_strategy):
+            return
         figure = self._plot()
         if self.path is not None:
             save_figure(figure, self._epoch_path(epoch + 1))

@@ -8,12 +8,16 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 from keras_genai.validation import check_size
+
+FAILURE_TIMEOUT = 5.0  # seconds until the first worker has noticed a failure
 
 
 class LostWorkerError(RuntimeError):
@@ -57,7 +61,8 @@ def read_cluster() -> Cluster | None:
         valid = (
             set(jobs) <= {"chief", "worker"}
             and task["type"] in jobs
-            and 0 <= index < len(workers) == len(set(workers))
+            and 0 <= int(task["index"]) < len(jobs[task["type"]])
+            and len(workers) == len(set(workers))
             and all(_port(worker) is not None for worker in workers)
         )
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -73,7 +78,7 @@ def read_cluster() -> Cluster | None:
 
 def _port(worker) -> int | None:
     host, _, port = worker.rpartition(":")
-    return int(port) if host and port.isdecimal() and int(port) < 2**16 else None
+    return int(port) if host and port.isdecimal() and 0 < int(port) < 2**16 else None
 
 
 def wait_for_others(cluster: Cluster, timeout: float) -> None:
@@ -94,7 +99,7 @@ def wait_for_others(cluster: Cluster, timeout: float) -> None:
             host, _, port = worker.rpartition(":")
             while worker != cluster.address:
                 try:
-                    socket.create_connection((host, int(port)), timeout=1).close()
+                    socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
                     break
                 except OSError:  # it has not started, or its name is not known yet
                     if time.monotonic() > deadline:
@@ -111,25 +116,27 @@ def wait_for_others(cluster: Cluster, timeout: float) -> None:
 def launch(command: list[str], num_workers: int) -> int:
     """Run a command as several workers on this machine, each with its own TF_CONFIG.
 
-    The first worker has the standard output. When a worker fails, or at Ctrl-C, all are ended.
+    The first worker has the standard output. When a worker fails, and when this process is ended
+    by Ctrl-C or a signal, all are ended.
 
     Args:
         command: List of strings. Program and arguments.
         num_workers: Int. Number of processes.
 
     Returns:
-        The exit code of the first worker: 0, unless it failed before the others.
+        0, or the exit code of the first worker, if it has failed.
 
     Raises:
         LostWorkerError: if another worker than the first one failed.
     """
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(check_size("workers", num_workers))]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_exit_at_signals())
         processes, logs = [], []
         for index in range(len(addresses)):
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             environment = {**os.environ, "TF_CONFIG": json.dumps(config)}
-            log = None if index == 0 else stack.enter_context(tempfile.TemporaryFile("w+"))
+            log = None if index == 0 else stack.enter_context(_open_log())
             process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, start_new_session=True
             )
@@ -143,20 +150,47 @@ def launch(command: list[str], num_workers: int) -> int:
             time.sleep(0.1)
         # A worker that was killed, rather than one that has already noticed it.
         code, index = min((process.poll() or 0, i) for i, process in enumerate(processes))
-        if code == 0:
-            index, code = next((i, p.returncode) for i, p in enumerate(processes) if p.returncode)
-        if index == 0 and code > 0:
-            return code
-        cause = f"killed by signal {-code}" if code < 0 else _last_line(logs[index], code)
+        if code < 0:
+            raise LostWorkerError(
+                f"worker {index} of {len(addresses)} was killed by signal {-code}; the others were "
+                "ended, too. Resume to go on from the last whole epoch."
+            )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            processes[0].wait(FAILURE_TIMEOUT)  # it may have the same error, and prints it
+        if processes[0].returncode:
+            return processes[0].returncode
+        index, code = next((i, p.returncode) for i, p in enumerate(processes) if p.returncode)
         raise LostWorkerError(
-            f"worker {index} of {len(addresses)} has ended ({cause.removesuffix('.')}); the "
-            "others were ended, too. Resume to go on from the last whole epoch."
+            f"worker {index} of {len(addresses)} has ended ({_last_line(logs[index], code)}); the "
+            "others were ended, too."
         )
+
+
+def _open_log():
+    return tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+
+
+@contextlib.contextmanager
+def _exit_at_signals():
+    """Context in which signals that would end this process at once raise SystemExit."""
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        names = []
+
+    def end(number, frame):
+        raise SystemExit(128 + number)
+
+    previous = {name: signal.signal(getattr(signal, name), end) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in previous.items():
+            signal.signal(getattr(signal, name), handler)
 
 
 def _last_line(log, code: int) -> str:
     log.seek(0)
-    return (log.read().strip().splitlines() or [f"exit code {code}"])[-1]
+    return (log.read().strip().splitlines() or [f"exit code {code}"])[-1].removesuffix(".")
 
 
 def _free_ports(count: int) -> list[int]:

@@ -14,13 +14,14 @@ replica draws its own. `.github/SCALING.md` is the guide.
 """
 
 import contextlib
+import zlib
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_genai.cluster import Cluster, LostWorkerError, read_cluster, wait_for_others
-from keras_genai.replicas import count_replicas, replica_part
+from keras_genai.replicas import check_keras_version, count_replicas, replica_part
 from keras_genai.validation import check_choice, check_number
 
 STRATEGIES = ("auto", "mirrored", "multi-worker")
@@ -47,6 +48,8 @@ class FitMixin:
       of this worker has the shapes, too.
     """
 
+    num_replicas_in_sync: int
+
     def reduce(self, reduce_op, value, axis):
         if isinstance(value, (tuple, list, dict)):
             return tf.nest.map_structure(lambda part: self.reduce(reduce_op, part, axis), value)
@@ -61,7 +64,9 @@ class FitMixin:
         """Return whether the number of rows differs between any two replicas."""
         sizes = [value.shape[0] for value in local_values]
         total, squares = self._add_over_workers([sum(sizes), sum(size**2 for size in sizes)])
-        return self.num_replicas_in_sync * squares != total**2  # the variance
+        return (
+            self.num_replicas_in_sync * squares != total**2
+        )  # the same if and only if all sizes are equal
 
     def _add_over_workers(self, numbers: list[int]) -> list[int]:
         return numbers
@@ -75,7 +80,7 @@ class FitMixin:
         # TensorFlow would deal out the files of a dataset that reads some, and leaves the last
         # replicas without an example of a small batch, on which many layers fail.
         return self.distribute_datasets_from_function(
-            lambda input_context: _split_batches(dataset, input_context)
+            lambda input_context: _split_batches(dataset, input_context), options
         )
 
 
@@ -94,8 +99,9 @@ def _split_batches(dataset, input_context) -> tf.data.Dataset:
         return tf.data.Dataset.range(*local_replicas, output_type=tf.int32).map(part)
 
     options = tf.data.Options()
-    # The tuning thread of each iterator sleeps for seconds, for which the next one waits.
-    options.autotune.enabled = False
+    if dataset.options().autotune.enabled is None:
+        # The tuning thread of each iterator sleeps for seconds, for which the next one waits.
+        options.autotune.enabled = False
     return dataset.flat_map(parts).prefetch(2).with_options(options)
 
 
@@ -109,6 +115,18 @@ class MultiWorkerStrategy(FitMixin, tf.distribute.MultiWorkerMirroredStrategy):
     def _add_over_workers(self, numbers):
         totals = [self.reduce("SUM", tf.constant(n, tf.int64), axis=None) for n in numbers]
         return [int(total.numpy()) for total in totals]
+
+    def check_agreement(self, **settings) -> None:
+        """Raise ValueError for a setting that is not the same on all workers."""
+        for name, value in settings.items():
+            digest = zlib.crc32(repr(value).encode()) % 2**24  # whose square fits in int64
+            total, squares = self._add_over_workers([digest, digest**2])
+            num_workers = self._add_over_workers([1])[0]
+            if num_workers * squares != total**2:
+                raise ValueError(
+                    f"{name}: expected the same on all workers, got {value!r:.99} on this one, "
+                    "and something else on another."
+                )
 
     def barrier(self) -> None:
         """Wait until all workers have called it."""
@@ -147,11 +165,13 @@ def strategy(name: str = "auto", timeout: float = START_TIMEOUT) -> tf.distribut
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if name == "auto" and len(devices) == 1:
         return tf.distribute.get_strategy()
+    check_keras_version()
     return MirroredStrategy([device.name for device in devices])
 
 
 def _start_worker(cluster: Cluster, timeout: float) -> MultiWorkerStrategy:
     wait_for_others(cluster, timeout)
+    check_keras_version()
     try:
         started = MultiWorkerStrategy()
     except RuntimeError as error:
@@ -163,6 +183,30 @@ def _start_worker(cluster: Cluster, timeout: float) -> MultiWorkerStrategy:
         seed = tf.Variable(np.random.randint(2**31 - 1), dtype=tf.int64)  # noqa: NPY002
     keras.utils.set_random_seed(int(seed.numpy()))
     return started
+
+
+def to_strategy(distribute) -> tf.distribute.Strategy:
+    """Return the strategy of an argument `distribute`.
+
+    Args:
+        distribute: `None` for the current strategy, a name, or a strategy of this module.
+
+    Raises:
+        ValueError: for one with which `fit` fails, and in the scope of several workers, where the
+            first one could not do anything alone.
+    """
+    if distribute is not None and not isinstance(distribute, tf.distribute.Strategy):
+        check_choice("distribute", distribute, (None, *STRATEGIES))
+        return strategy(distribute)
+    current = tf.distribute.get_strategy()
+    found = distribute or current
+    valid = found.num_replicas_in_sync == 1 or isinstance(found, FitMixin)
+    if not valid or isinstance(current, MultiWorkerStrategy):
+        raise ValueError(
+            "distribute: expected a strategy from distribution.strategy, outside of its scope, "
+            f"got a {type(found).__name__}."
+        )
+    return found
 
 
 def is_first_worker(strategy: tf.distribute.Strategy) -> bool:
@@ -183,9 +227,11 @@ def reraise_lost_worker():
     try:
         yield
     except LOST_WORKER as error:
-        if read_cluster() is None:
+        cluster = read_cluster()
+        if cluster is None or len(cluster.workers) == 1:
             raise
+        cause = str(error.message).strip().split("\n")[0]
         raise LostWorkerError(
             "another worker has ended or cannot be reached. Start all workers again, with "
-            "resume, to go on from the last whole epoch."
+            f"resume, to go on from the last whole epoch. TensorFlow's error: {cause:.200}"
         ) from error

@@ -265,12 +265,14 @@ class ValidationMixin:
         """
         if not in_one_of_several_replicas():
             return loss
-        reduction = getattr(self.loss, "reduction", "sum_over_batch_size")
-        if reduction in ("sum", "none", None):
-            raise ValueError(
-                "loss: expected a mean over the batch with several replicas, got the reduction "
-                f"{reduction!r}."
-            )
+        for loss_function in keras.tree.flatten(self.loss):
+            reduction = getattr(loss_function, "reduction", "sum_over_batch_size")
+            if reduction in ("sum", "none", None):
+                raise ValueError(
+                    "loss: expected a mean over the batch with several replicas, got the "
+                    f"reduction {reduction!r}."
+                )
+        y_pred = keras.tree.flatten(y_pred)[0]
         num_examples, mask = ops.shape(y_pred)[0], getattr(y_pred, "_keras_mask", None)
         counted = None if mask is None else ops.cast(mask, loss.dtype)
         if reduction == "mean_with_sample_weight" and sample_weight is not None:
@@ -361,7 +363,12 @@ class ValidationMixin:
         check = BatchCheck(lambda x, y, sample_weight: self.check_inputs(x))
         x, _, _ = self._prepare(check, x)
         with check.reraise():
-            return super().predict(x, *args, **kwargs)
+            outputs = super().predict(x, *args, **kwargs)
+        if num_replicas() == 1 or not is_array(x):
+            return outputs
+        # Each replica has predicted a last batch of fewer rows than replicas.
+        num_rows = len(keras.tree.flatten(x)[0])
+        return keras.tree.map_structure(lambda output: output[:num_rows], outputs)
 
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         self._check_batch(x, y, sample_weight)

@@ -27,7 +27,8 @@ def make_dataset(
         batch_size: Int. Rows per batch; the last batch may be smaller.
         seed: Int. Seed of the order.
         epoch: Int64 `tf.Variable`. Number of the epoch, to be assigned before each epoch. If
-            `None`, each iteration is the next epoch.
+            `None`, each iteration is the next epoch, also the one in which Keras builds a model of
+            several replicas.
         input_context: `tf.distribute.InputContext` or `None`. If not `None`, the dataset has the
             parts of each batch for the replicas of this worker; see `resumable_dataset`. Defaults
             to `None`.

@@ -5,6 +5,7 @@ import numpy as np
 from keras import layers
 
 from keras_genai.replicas import ReplicaSeedGenerator
+from keras_genai.validation import check_fraction
 
 
 def check_seed(seed) -> int | None:
@@ -75,7 +76,7 @@ class Dropout(SeedStateMixin, layers.Dropout):
 
     def __init__(self, rate, noise_shape=None, seed=None, **kwargs):
         layers.Layer.__init__(self, **kwargs)  # Keras's Dropout would create its own generator
-        self.rate, self.noise_shape, self.seed = rate, noise_shape, seed
-        if rate > 0:
+        self.rate, self.noise_shape, self.seed = check_fraction("rate", rate), noise_shape, seed
+        if self.rate > 0:
             self.seed_generator = ReplicaSeedGenerator(seed)
         self.supports_masking = self.built = True

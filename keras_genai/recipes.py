@@ -111,7 +111,7 @@ def train(
         dtype: `"float32"`, `"mixed_float16"` or `"mixed_bfloat16"`, the dtype policy of the model;
             `None` is `"float32"`. Defaults to `None`.
         jit_compile: Bool or `None`. Whether to compile the training step with XLA; `None` is the
-            recipe's choice. Defaults to `None`.
+            recipe's choice on one replica, and `False` on several. Defaults to `None`.
         verbose: Verbosity of `fit`: `"auto"`, `0`, `1` or `2`. Defaults to `"auto"`.
 
     Returns:
@@ -195,9 +195,10 @@ def prepare(
         "seed": None if seed is None else check_size("seed", seed, 0, 2**32 - 1),
         "data": data,
         "dtype": dtype,
+        "jit_compile": jit_compile,
         "command": command,
     }
-    strategy = _to_strategy(distribute)
+    strategy = distribution.to_strategy(distribute)
     run = None if folder is None else RunFolder(folder)
     try:
         if (
@@ -207,24 +208,15 @@ def prepare(
         ):
             run.lock()  # before its settings and its model are read
         with distribution.reraise_lost_worker():
-            return _prepare(recipe, task, requested, run, resume, cache, strategy, jit_compile)
+            return _prepare(recipe, task, requested, run, resume, cache, strategy)
     except BaseException:
         if run is not None:
             run.unlock()
         raise
 
 
-def _to_strategy(distribute) -> tf.distribute.Strategy:
-    if distribute is None:
-        return tf.distribute.get_strategy()
-    if isinstance(distribute, tf.distribute.Strategy):
-        return distribute
-    check_choice("distribute", distribute, (None, *distribution.STRATEGIES))
-    return distribution.strategy(distribute)
-
-
 def _prepare(
-    recipe, task, requested: dict, run: RunFolder | None, resume: bool, cache, strategy, jit_compile
+    recipe, task, requested: dict, run: RunFolder | None, resume: bool, cache, strategy
 ) -> "Training":
     settings = merge_settings(recipe, requested, run, resume)
     loaded = task.load(settings["data"], cache)
@@ -235,6 +227,10 @@ def _prepare(
     steps_per_epoch = math.ceil(settings["num_examples"] / settings["batch_size"])
     steps = settings["epochs"] * steps_per_epoch
     first_epoch = 0
+    resumed = resume and run is not None and run.model_path.exists()
+    if isinstance(strategy, distribution.MultiWorkerStrategy):
+        names = ("name", "epochs", "batch_size", "seed", "dtype", "jit_compile", "data_sha256")
+        strategy.check_agreement(**{key: settings.get(key) for key in names}, resume=resumed)
     # Several workers make a variable together: all have read the folder before the first writes.
     with strategy.scope():
         with dtype_policy_scope(settings["dtype"]):
@@ -244,14 +240,16 @@ def _prepare(
                 f"dtype: expected {model.dtype_policy.name!r}, that of the pretrained model, "
                 f"got {settings['dtype']!r}."
             )
-        if resume and run is not None and run.model_path.exists():
+        if resumed and run is not None:
             model, first_epoch = _load_trained(run, model, steps_per_epoch)
             settings["epochs"] = max(settings["epochs"], first_epoch)
             reset_decay_steps(model.optimizer, settings["epochs"] * steps_per_epoch)
+    if isinstance(strategy, distribution.MultiWorkerStrategy):
+        strategy.check_agreement(first_epoch=first_epoch)
     if strategy.num_replicas_in_sync > 1:  # see `replicas.check_compile_options`
         model.steps_per_execution, model.jit_compile = 1, False
-    if jit_compile is not None:
-        model.jit_compile = jit_compile
+    if settings["jit_compile"] is not None:
+        model.jit_compile = settings["jit_compile"]
     settings |= describe_environment()
     settings["replicas"] = strategy.num_replicas_in_sync
     settings.pop("value", None)
@@ -299,7 +297,7 @@ def _check_same_data(settings: dict, data, task) -> None:
     settings["data_sha256"] = digest
     if recorded == digest or (recorded is None and same_count and same_info):
         return
-    started, found = f"other {task.example_unit}", "those of other contents"
+    started, found = f"other {task.example_unit}", "those of other contents, or of another cache"
     if not same_count:
         started, found = f"{settings['num_examples']} {task.example_unit}", str(data.num_examples)
     source = settings["data"] or settings["name"]

@@ -12,6 +12,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+FIRST_KERAS = (3, 10)
+
 
 def num_replicas() -> int:
     """Return the number of replicas of the current strategy."""
@@ -258,6 +260,7 @@ def check_compile_options(model) -> None:
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
         return
+    check_keras_version()
     if model.steps_per_execution > 1:
         raise ValueError(
             "steps_per_execution: expected 1 with several replicas, as TensorFlow cannot tell in a "
@@ -268,6 +271,16 @@ def check_compile_options(model) -> None:
         raise ValueError(
             "jit_compile: expected False with several replicas on CPUs, as XLA has no "
             "communication between CPUs, got True."
+        )
+
+
+def check_keras_version() -> None:
+    """Raise ValueError for a Keras whose metrics have the values of one replica only."""
+    version = tuple(int(number) for number in keras.__version__.split(".")[:2])
+    if version < FIRST_KERAS:
+        raise ValueError(
+            "keras: expected at least version 3.10 to train on several replicas, as the metrics of "
+            f"older ones are those of a single one, got {keras.__version__}."
         )
 
 

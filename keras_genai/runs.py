@@ -43,6 +43,7 @@ REBUILT_SETTINGS = {
     "data_sha256": lambda value: isinstance(value, str),
     "command": lambda value: isinstance(value, str),
     "dtype": lambda value: value in DTYPES,
+    "jit_compile": lambda value: value is None or isinstance(value, bool),
 }
 
 
@@ -246,6 +247,7 @@ def merge_settings(recipe, requested: dict, run: RunFolder | None, resume: bool)
         "data": None,
         "epochs": recipe.epochs,
         "dtype": "float32",
+        "jit_compile": None,
         "minutes": 0.0,
     }
     requested = {key: value for key, value in requested.items() if value is not None}

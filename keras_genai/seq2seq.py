@@ -36,7 +36,7 @@ from keras_genai.models import (
     with_loss_scaling,
 )
 from keras_genai.random_state import Dropout
-from keras_genai.replicas import apply_gradients
+from keras_genai.replicas import apply_gradients, num_replicas
 from keras_genai.text import check_tokenizer, encode_texts
 from keras_genai.validation import (
     check_fraction,
@@ -279,7 +279,7 @@ class Seq2SeqTransformer(TokenModelMixin, ConfigMixin, CustomLossMixin, Validate
             weights = weights * sample_weight
         loss = keras.Model.compute_loss(self, None, labels, logits, sample_weight)
         cross_entropy = MaskedCrossentropy()(labels, logits, sample_weight)
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync  # Keras divides losses by it
+        replicas = num_replicas()  # Keras divides losses by it
         self.loss_tracker.update_state(loss * replicas, ops.sum(weights))
         self.cross_entropy_tracker.update_state(cross_entropy * replicas, ops.sum(weights))
         metrics = self.compute_metrics(None, labels, logits, sample_weight)

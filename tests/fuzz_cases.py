@@ -87,6 +87,7 @@ EXCLUDED = {
         AutoregressiveModel SeedStateMixin Recipe Training TrainingResult TokenModelMixin CausalLM
         SequentialTransformer FunctionalVAE Forecaster Tensor OldVersionError InvalidSizeError
         FitMixin MirroredStrategy MultiWorkerStrategy is_first_worker reraise_lost_worker
+        to_strategy
     """,
     "is itself a check": """
         check_sampler check_stop_token check_length_penalty check_network check_probabilities

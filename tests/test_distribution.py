@@ -75,13 +75,15 @@ def test_replicas_train_as_one_process(one_process, folder, num_workers):
 
 def test_auto_is_one_device_without_devices_and_workers(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setattr(keras, "__version__", "3.10.0")
     assert distribution.strategy("auto").num_replicas_in_sync == 1
     assert isinstance(distribution.strategy("mirrored"), distribution.MirroredStrategy)
     with pytest.raises(ValueError, match="name: expected one of 'auto'"):
         distribution.strategy("tpu")
 
 
-def test_options_of_compile_that_replicas_lack_are_refused():
+def test_options_of_compile_that_replicas_lack_are_refused(monkeypatch):
+    monkeypatch.setattr(keras, "__version__", "3.10.0")
     model = VAE(build_encoder(4, (3,), 2), build_decoder(2, (3,), 4))
     model._distribute_strategy = FakeStrategy()
     for options, message in [
@@ -237,3 +239,42 @@ def test_lost_worker_is_one_clear_error_among_several_workers_only(monkeypatch):
         distribution.reraise_lost_worker(),
     ):
         raise lost
+
+
+def test_strategies_that_fit_cannot_use_are_refused(monkeypatch):
+    assert distribution.to_strategy(None).num_replicas_in_sync == 1
+    with pytest.raises(ValueError, match="distribute: expected one of None, 'auto'"):
+        distribution.to_strategy("tpu")
+    with pytest.raises(ValueError, match="distribute: expected a strategy from distribution"):
+        monkeypatch.setattr(tf.distribute.MirroredStrategy, "num_replicas_in_sync", 2)
+        distribution.to_strategy(tf.distribute.MirroredStrategy(["CPU:0"]))
+
+
+def test_keras_before_3_10_is_refused_on_several_replicas(monkeypatch):
+    monkeypatch.setattr(keras, "__version__", "3.9.2")
+    with pytest.raises(ValueError, match=r"keras: expected at least version 3.10 .* got 3.9.2"):
+        distribution.strategy("mirrored")
+    assert distribution.strategy("auto").num_replicas_in_sync == 1
+
+
+def test_settings_that_differ_between_workers_are_named(monkeypatch):
+    class Workers(distribution.MultiWorkerStrategy):
+        def __init__(self, others):
+            self.others = others
+
+        def _add_over_workers(self, numbers):
+            return [a + b for a, b in zip(numbers, self.others(numbers), strict=True)]
+
+    Workers(lambda numbers: numbers).check_agreement(seed=0, name="article4-vae")
+    with pytest.raises(ValueError, match="seed: expected the same on all workers, got 0"):
+        Workers(lambda n: n if len(n) == 1 else [1, 1]).check_agreement(seed=0)
+
+
+def test_predictions_of_a_small_last_batch_are_returned_once(monkeypatch):
+    model = VAE(build_encoder(4, (3,), 2), build_decoder(2, (3,), 4))
+    predict = keras.Model.predict
+    monkeypatch.setattr("keras_genai.models.num_replicas", lambda: 2)
+    monkeypatch.setattr(
+        keras.Model, "predict", lambda self, x, **options: predict(self, np.append(x, x[-1:], 0))
+    )
+    assert model.predict(np.zeros((3, 4), "float32"), verbose=0).shape == (3, 4)

@@ -173,6 +173,7 @@ def test_defaults_are_those_of_the_recipe(run, with_folder):
         "data": None,
         "epochs": 10,
         "dtype": "float32",
+        "jit_compile": None,
         "minutes": 0.0,
     }
 
@@ -180,7 +181,7 @@ def test_defaults_are_those_of_the_recipe(run, with_folder):
 def test_requested_settings_replace_the_defaults(run):
     requested = {
         "epochs": 2, "batch_size": 7, "seed": 0, "data": "/data", "dtype": "mixed_float16",
-        "command": "train",
+        "jit_compile": True, "command": "train",
     }  # fmt: skip
     expected = {"name": "article4-vae", "minutes": 0.0, **requested}
     assert merge_settings(RECIPE, requested, run, resume=False) == expected
@@ -189,7 +190,8 @@ def test_requested_settings_replace_the_defaults(run):
 def test_resumed_run_keeps_its_settings_except_the_number_of_epochs(unfinished_run):
     requested = {"epochs": 9, "batch_size": 32, "seed": None, "command": "the second command"}
     settings = merge_settings(RECIPE, requested, unfinished_run, resume=True)
-    expected = {**SETTINGS, "dtype": "float32"}  # that of runs of earlier versions
+    # The values of runs of earlier versions.
+    expected = {**SETTINGS, "dtype": "float32", "jit_compile": None}
     assert settings == {**expected, "epochs": 9}
     assert merge_settings(RECIPE, {"epochs": None}, unfinished_run, resume=True) == expected
 

@@ -50,6 +50,8 @@ def test_cluster_of_workers_and_with_a_chief(monkeypatch):
         '{"cluster": {}, "task": {}}',
         tf_config(2),
         tf_config(-1),
+        tf_config(1, task_type="chief", chief=["host:1"]),
+        tf_config(workers=["127.0.0.1:0"]),
         tf_config("first"),
         tf_config(workers=[]),
         tf_config(workers="127.0.0.1:2001"),
@@ -119,6 +121,8 @@ def test_launcher_returns_the_exit_code_and_names_the_worker_that_failed():
     with pytest.raises(cluster.LostWorkerError, match=r"worker 1 of 2 has ended \(no data\)"):
         cluster.launch([sys.executable, "-c", code], 2)
     assert time.monotonic() - started < 50  # the first worker was ended
+    code = f"{program} import time; time.sleep(0.5 * (i == 0)); sys.exit(4)"  # an error of all
+    assert cluster.launch([sys.executable, "-c", code], 2) == 4
 
 
 # Training.
@@ -197,14 +201,15 @@ def test_killed_worker_ends_all_and_the_run_is_resumed(digits, tmp_path, victim)
     workers = children(process)
     os.kill(workers[victim], signal.SIGKILL)
     code, error = end(process, timeout=60)
-    assert code == 1 and f"worker {victim} of 2 has ended (killed by signal 9)" in error
+    assert code == 1 and f"worker {victim} of 2 was killed by signal 9" in error
     for worker in workers:
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
     # One process or three go on.
     num_epochs = len(read_history(tmp_path)) + 2
     options = ["--resume", "--epochs", str(num_epochs)] + ["--workers", "3"] * victim
-    assert end(start(tmp_path, *options)) == (0, "")
+    code, error = end(start(tmp_path, *options))
+    assert code == 0, error
     history = read_history(tmp_path)
     assert [int(row["epoch"]) for row in history] == list(range(num_epochs))
     assert np.isfinite([float(row["loss"]) for row in history]).all()
@@ -229,14 +234,16 @@ def test_worker_without_a_launcher_ends_when_another_is_killed(digits, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="a process group of POSIX")
-def test_ctrl_c_ends_all_workers_with_one_line(digits, tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_to_the_launcher_end_all_workers(digits, tmp_path, number, code):
     process = start(tmp_path, "--workers", "2", "--epochs", "10000", data=digits)
     wait_for_epoch(tmp_path, process)
     workers = children(process)
-    process.send_signal(signal.SIGINT)
-    code, error = end(process, timeout=60)
-    assert code == 130 and error.startswith("Stopped. train --resume continues")
+    process.send_signal(number)
+    found, error = end(process, timeout=60)
+    assert found == code
+    assert number != signal.SIGINT or error.startswith("Stopped. train --resume continues")
     for worker in workers:
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
