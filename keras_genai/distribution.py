@@ -64,9 +64,8 @@ class FitMixin:
         """Return whether the number of rows differs between any two replicas."""
         sizes = [value.shape[0] for value in local_values]
         total, squares = self._add_over_workers([sum(sizes), sum(size**2 for size in sizes)])
-        return (
-            self.num_replicas_in_sync * squares != total**2
-        )  # the same if and only if all sizes are equal
+        # Equal if and only if all sizes are.
+        return self.num_replicas_in_sync * squares != total**2
 
     def _add_over_workers(self, numbers: list[int]) -> list[int]:
         return numbers

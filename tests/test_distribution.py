@@ -70,6 +70,26 @@ def test_replicas_train_as_one_process(one_process, folder, num_workers):
     assert not np.array_equal(draws[0, 0, 1], draws[0, 1, 1])  # masks of dropout
 
 
+PLAIN_KERAS = """
+import keras, numpy as np, os, tensorflow as tf
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+with strategy.scope():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=False)
+try:
+    model.fit(np.zeros((4, 2)), np.zeros((4, 1)), batch_size=4, verbose=0)
+except Exception as error:
+    print(type(error), error, flush=True)
+    os._exit(9)
+"""
+
+
+@pytest.mark.slow
+def test_keras_itself_still_fails_with_several_workers():
+    """If this fails, `fit` of this Keras works, and `FitMixin.reduce` may be deleted."""
+    assert cluster.launch([sys.executable, "-c", PLAIN_KERAS], 2) == 9
+
+
 # One device of a strategy, in this process.
 
 
