@@ -274,12 +274,15 @@ def _load_trained(run: RunFolder, new_model, steps_per_epoch: int):
     if model.optimizer is None:
         raise ValueError(f"{run.model_path}: expected a compiled model, got one without optimizer.")
     num_steps = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
-    if num_steps % steps_per_epoch or num_steps == 0:
+    num_epochs = math.ceil(num_steps / steps_per_epoch)
+    # Loss scaling skips the few steps whose gradients overflow in float16.
+    skips = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    if num_steps == 0 or (num_steps % steps_per_epoch and not skips):
         raise ValueError(
             f"{run.settings_path}: batch_size: expected that of the model, which was trained for "
             f"{num_steps} steps, got one of {steps_per_epoch} steps per epoch."
         )
-    return model, num_steps // steps_per_epoch
+    return model, num_epochs
 
 
 def _check_same_data(settings: dict, data, task) -> None:
@@ -435,6 +438,7 @@ class Training:
 
 def reset_decay_steps(optimizer, steps: int) -> None:
     """Make a decaying learning rate end after `steps`, the number of steps requested now."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
     learning_rate = optimizer.get_config()["learning_rate"]
     if isinstance(learning_rate, dict) and learning_rate["config"].get("decay_steps"):
         learning_rate["config"]["decay_steps"] = steps

@@ -6,7 +6,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from helpers import largest_difference
+from helpers import largest_difference, write_digits
 
 import keras_genai
 from keras_genai import recipes, tasks
@@ -377,3 +377,18 @@ def test_metric_without_the_classifier_it_needs_is_none():
         RECIPES["article4-gan"], tasks.GANTask(), data, None, {}, first_epoch=0, run=None
     )
     assert training.evaluate() == {"value": None}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["article4-vae", "article4-cnn"])
+def test_run_in_half_precision_is_resumed_although_loss_scaling_skips_steps(name, tmp_path):
+    data = tmp_path / "digits"
+    data.mkdir()
+    write_digits(data, 120)
+    options = {"data": data, "folder": tmp_path / "run", "batch_size": 10, "verbose": 0}
+    recipes.train(name, epochs=2, dtype="mixed_float16", **options)
+    model, history, _ = recipes.train(name, epochs=4, resume=True, **options)
+    assert model.dtype_policy.name == "mixed_float16" and len(history["loss"]) == 4
+    assert np.isfinite(history["loss"]).all()
+    with pytest.raises(ValueError, match="dtype: the run was started with mixed_float16"):
+        recipes.train(name, epochs=5, resume=True, dtype="float32", **options)
