@@ -179,10 +179,8 @@ def generate(options) -> int:
     """Generate from a pretrained model or a saved one: to a file, or text to the terminal."""
     from keras_genai import distribution
     from keras_genai.diffusion import DDPM
-    from keras_genai.gan import GAN
     from keras_genai.language_model import CausalLM
     from keras_genai.transformer import Seq2SeqTransformer
-    from keras_genai.vae import VAE
     from keras_genai.wavenet import WaveNet
 
     check_keras_settings()
@@ -191,8 +189,6 @@ def generate(options) -> int:
         scope = distribution.strategy(options.distribute).scope()
     with scope:
         model = _load(options)
-    if not isinstance(model, (VAE, GAN, DDPM)):
-        _reject(options, ("distribute",), "only for a VAE, a GAN or a diffusion model")
     if not isinstance(model, DDPM):
         _reject(options, ("guidance_scale", "steps"), "only for a diffusion model")
     if isinstance(model, Seq2SeqTransformer):

@@ -131,7 +131,7 @@ def build_parser(list_recipes, train, generate) -> argparse.ArgumentParser:
     add(
         "--distribute",
         choices=("mirrored",),
-        help="images other than of a PixelCNN: split over all devices of this machine [one device]",
+        help="split the samples over all devices of this machine [one device]",
     )
     return parser
 

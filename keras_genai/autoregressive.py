@@ -18,16 +18,24 @@ observed data and latent variables" (观测数据与潜在变量的后验概率)
 latent variable; they maximize the log-likelihood itself, which `log_prob` returns.
 """
 
-import functools
 import operator
 import typing
 
-import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
+from keras_genai.decoding import (
+    NAN_TOKEN,
+    check_stop_token,
+    compiled_functions,
+    model_strategy,
+    prompt_block,
+    repeat_rows,
+    round_up,
+    token_buffer,
+)
 from keras_genai.random_state import random_generator
+from keras_genai.replicas import join_rows, map_replicas, run_on_replicas, split_rows, take_rows
 from keras_genai.sampling import (
     GREEDY,
     Sampler,
@@ -38,7 +46,6 @@ from keras_genai.sampling import (
     sample,
 )
 from keras_genai.validation import (
-    as_array,
     check_autoregressive_model,
     check_bools,
     check_context_length,
@@ -50,26 +57,18 @@ from keras_genai.validation import (
 __all__ = [
     "GREEDY",
     "AutoregressiveModel",
-    "CompiledFunctions",
     "Sampler",
     "check_sampler",
-    "check_stop_token",
-    "compiled_functions",
     "filter_top_k",
     "filter_top_p",
     "generate",
     "log_prob",
-    "prompt_block",
-    "repeat_rows",
-    "round_up",
     "sample",
     "stream",
-    "token_buffer",
     "truncate_at_stop_token",
 ]
 
 MAX_SCORING_BLOCK = 512  # tokens per call of `log_prob`, which bounds the memory of the logits
-NAN_TOKEN = -2  # in the place of a token without a distribution
 
 
 class AutoregressiveModel(typing.Protocol):
@@ -224,17 +223,21 @@ def log_prob(model, tokens, conditioning=None):
     for row, sequence in zip(padded, sequences, strict=True):
         row[: len(sequence)] = sequence
 
-    functions, log_probs = compiled_functions(model), []
-    empty_prompt = tf.zeros((len(sequences), 0), tf.int32)
-    state = functions.prefill(empty_prompt, tf.constant(0), max_length, repeat_rows(conditioning))
-    for position in range(0, longest - 1, block):
-        inputs = tf.constant(padded[:, :-1][:, position : position + block])
-        targets = tf.constant(padded[:, 1:][:, position : position + block])
-        block_log_probs, state = functions.score(inputs, targets, state, tf.constant(position))
-        log_probs.append(block_log_probs.numpy())
+    functions = compiled_functions(model)
+
+    def score(padded, conditioning):
+        log_probs, empty_prompt = [], tf.zeros((len(padded), 0), tf.int32)
+        state = functions.prefill(empty_prompt, tf.constant(0), max_length, conditioning)
+        for position in range(0, longest - 1, block):
+            inputs = tf.constant(padded[:, :-1][:, position : position + block])
+            targets = tf.constant(padded[:, 1:][:, position : position + block])
+            block_log_probs, state = functions.score(inputs, targets, state, tf.constant(position))
+            log_probs.append(block_log_probs)
+        return tf.concat(log_probs, axis=1)
+
+    log_probs = run_on_replicas(model_strategy(model), score, padded, repeat_rows(conditioning))
     token_log_probs = [
-        row[: len(sequence) - 1]
-        for row, sequence in zip(np.hstack(log_probs), sequences, strict=True)
+        row[: len(sequence) - 1] for row, sequence in zip(log_probs.numpy(), sequences, strict=True)
     ]
     sequence_log_probs = np.array([row.sum(dtype="float64") for row in token_log_probs])
     if not isinstance(tokens, (list, tuple)):
@@ -290,11 +293,14 @@ class _Decoding:
 
 
 class _Window:
-    """State of the generation of `length` tokens: token buffer, position and the model's state."""
+    """State of the generation of `length` tokens: token buffer, position and the model's state.
+
+    A model on several devices generates a part of the sequences on each.
+    """
 
     def __init__(self, decoding, prompts, length, finished):
-        self.model, self.finished = decoding.model, finished
-        self.sampler, self.stop_token = decoding.sampler, decoding.stop_token
+        self.model, self.sampler = decoding.model, decoding.sampler
+        self.stop_token, self.strategy = decoding.stop_token, model_strategy(decoding.model)
         self.prompt_lengths = np.array([len(row) for row in prompts], "int32")
         # From the end of the shortest prompt on.
         self.start, self.stop = int(self.prompt_lengths.min()) - 1, length - 1
@@ -303,140 +309,44 @@ class _Window:
         tokens = token_buffer((len(prompts), max_length), decoding.fill_token)
         for row, sequence in zip(tokens, prompts, strict=True):
             row[: len(sequence)] = sequence
-        uniform = np.zeros((max_length, len(prompts)), "float32")
+        self.uniform = np.zeros((max_length, len(prompts)), "float32")
         num_steps = self.stop - self.start
-        uniform[:num_steps] = decoding.generator.random((num_steps, len(prompts)), "float32")
-        self.tokens, self.uniform = tf.constant(tokens), tf.constant(uniform)
+        self.uniform[:num_steps] = decoding.generator.random((num_steps, len(prompts)), "float32")
 
         self.functions = compiled_functions(self.model)
-        self.position = tf.constant(self.start)
-        block = prompt_block(self.tokens, self.start)
-        self.state = self.functions.prefill(block, self.position, max_length, decoding.conditioning)
+
+        def prefill(rows):
+            start, tokens_of_rows = tf.constant(self.start), tf.constant(tokens[rows])
+            conditioning = take_rows(decoding.conditioning, rows)
+            block = prompt_block(tokens_of_rows, self.start)
+            state = self.functions.prefill(block, start, max_length, conditioning)
+            return start, tokens_of_rows, tf.identity(finished[rows]), state
+
+        self.rows = split_rows(self.strategy, len(prompts))
+        self.loop_vars = map_replicas(self.strategy, prefill, self.rows)
+
+    @property
+    def tokens(self):
+        return join_rows([tokens for _, tokens, _, _ in self.loop_vars])
+
+    @property
+    def finished(self):
+        return join_rows([finished for _, _, finished, _ in self.loop_vars])
 
     def run_until(self, stop: int) -> None:
         """Generate the tokens through position `stop`."""
-        self.position, self.tokens, self.finished, self.state = self.functions.decode(
-            (self.position, self.tokens, self.finished, self.state),
-            tf.constant(stop),
-            tf.constant(self.start),
-            tf.constant(self.prompt_lengths),
-            self.uniform,
-            self.sampler,
-            self.stop_token,
-        )
+
+        def decode(rows, loop_vars):
+            return self.functions.decode(
+                loop_vars,
+                tf.constant(stop),
+                tf.constant(self.start),
+                tf.constant(self.prompt_lengths[rows]),
+                tf.constant(self.uniform[:, rows]),
+                self.sampler,
+                self.stop_token,
+            )
+
+        self.loop_vars = map_replicas(self.strategy, decode, self.rows, self.loop_vars)
         if np.any(self.tokens == NAN_TOKEN):
             check_outputs(self.model, np.nan)
-
-
-class CompiledFunctions:
-    """The compiled functions of one model, and the variables and tokens they were traced with."""
-
-    def __init__(self, model):
-        self.model, self.num_tokens = model, num_tokens(model)
-        self.variables = list(model.variables)
-        self.prefill, self.decode, self.score = map(self.compile, (_prefill, _decode, _score))
-        self.extra = {}  # functions of other modules, by their function
-
-    def compile(self, function):
-        """Return `function(model, …)` compiled with XLA, with the model as a constant."""
-        # A partial per model: TensorFlow counts traces by code and would warn after five models.
-        return tf.function(functools.partial(function, self.model), jit_compile=True)
-
-    def matches(self, variables) -> bool:
-        """Return whether these are the variables that the functions were traced with."""
-        same_count = len(variables) == len(self.variables)
-        same_tokens = num_tokens(self.model) == self.num_tokens
-        return same_count and same_tokens and all(map(operator.is_, variables, self.variables))
-
-    def get(self, function):
-        """Return the compiled version of `function(model, …)`, compiled at its first use."""
-        if function not in self.extra:
-            self.extra[function] = self.compile(function)
-        return self.extra[function]
-
-
-def compiled_functions(model) -> CompiledFunctions:
-    """Return the compiled functions of a model, compiled again after a change.
-
-    The variables were replaced, or the tokenizer is one of another size.
-    """
-    compiled = getattr(model, "decoding_functions", None)
-    if compiled is None or not compiled.matches(model.variables):
-        compiled = model.decoding_functions = CompiledFunctions(model)
-    return compiled
-
-
-def _prefill(model, tokens, length, max_length, conditioning):
-    """Return the state after a block of tokens `(batch, n)`, of which `length` are valid."""
-    state = model.initial_state(tokens.shape[0], max_length, conditioning)
-    if tokens.shape[1] > 0:
-        _, state = model.step(tokens, state, tf.constant(0), length)
-    return state
-
-
-def _decode(model, loop_vars, stop, start, prompt_lengths, uniform, sampler, stop_token):
-    """Process prompts to their ends and sample from there, until `stop` or all have ended."""
-
-    def cond(position, tokens, finished, state):
-        return (position < stop) & ~ops.all(finished)
-
-    def body(position, tokens, finished, state):
-        token = ops.slice(tokens, [0, position], [tokens.shape[0], 1])
-        logits, state = model.step(token, state, position)
-        logits = logits[:, 0]
-        random_numbers = ops.take(uniform, position - start, axis=0)
-        sampled = sample(logits[:, : num_tokens(model)], random_numbers, sampler)
-        # Of NaN, the largest would be token 0.
-        sampled = ops.where(ops.any(ops.isnan(logits), axis=-1), NAN_TOKEN, sampled)
-        sampled = ops.where(finished, stop_token, sampled)
-        prompt_token = ops.slice(tokens, [0, position + 1], [tokens.shape[0], 1])[:, 0]
-        in_prompt = position + 1 < prompt_lengths
-        token = ops.where(in_prompt, prompt_token, sampled)
-        tokens = ops.slice_update(tokens, [0, position + 1], token[:, None])
-        finished = finished | (~in_prompt & (token == stop_token))
-        return position + 1, tokens, finished, state
-
-    return tf.while_loop(cond, body, loop_vars)
-
-
-def _score(model, tokens, targets, state, position):
-    """Return the log-likelihood of each target `(batch, n)` after its token, and the new state."""
-    logits, state = model.step(tokens, state, position)
-    log_probs = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
-    return ops.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0], state
-
-
-# Shared with `beam_search`.
-
-
-def prompt_block(tokens, length: int):
-    """Return the first `length` tokens of `(batch, max_length)`, padded to a power of two."""
-    return tokens[:, : round_up(length, 16) if length > 0 else 0]
-
-
-def token_buffer(shape, stop_token) -> np.ndarray:
-    """Return an int32 array filled with the stop token, or with 0 if there is none."""
-    return np.full(shape, 0 if stop_token is None else stop_token, "int32")
-
-
-def repeat_rows(conditioning, num_repeats=1):
-    """Return the conditioning as tensors, each row repeated `num_repeats` times."""
-    if conditioning is None:
-        return None
-    if any(as_array("conditioning", x).ndim == 0 for x in keras.tree.flatten(conditioning)):
-        raise ValueError(f"conditioning: expected tensors (batch, …), got {conditioning!r:.200}.")
-    return keras.tree.map_structure(lambda x: tf.repeat(x, num_repeats, axis=0), conditioning)
-
-
-def round_up(length: int, smallest: int, largest: int | None = None) -> int:
-    """Return the smallest power of two >= length, clipped to [smallest, largest]."""
-    rounded = max(smallest, 1 << (length - 1).bit_length())
-    return rounded if largest is None else min(rounded, largest)
-
-
-def check_stop_token(stop_token, vocab_size: int):
-    """Return the stop token as a tensor, -1 for `None`."""
-    if stop_token is None:
-        return tf.constant(-1)
-    check_tokens("stop_token", [[stop_token]], vocab_size, minimum=1)
-    return tf.constant(stop_token, tf.int32)

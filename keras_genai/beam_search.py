@@ -5,14 +5,16 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_genai.autoregressive import (
+from keras_genai.decoding import (
     check_stop_token,
     compiled_functions,
+    model_strategy,
     prompt_block,
     repeat_rows,
     round_up,
     token_buffer,
 )
+from keras_genai.replicas import run_on_replicas
 from keras_genai.sampling import num_tokens
 from keras_genai.validation import (
     check_autoregressive_model,
@@ -66,43 +68,50 @@ def beam_search(
     lengths = {len(row) for row in prompts}
     if len(lengths) > 1:
         raise ValueError(f"prompt: expected sequences of one length, got {sorted(lengths)}.")
-    batch_size, length = len(prompts), lengths.pop()
+    length = lengths.pop()
     stop_id = check_stop_token(stop_token, num_tokens(model))
     check_context_length("max_new_tokens", model, length + max_new_tokens)
 
     max_length = round_up(length + max_new_tokens, 64, model.context_length)
-    tokens = token_buffer((batch_size * beam_width, max_length), stop_token)
-    tokens[:, :length] = np.repeat(np.stack(prompts), beam_width, axis=0)
-    tokens = tf.constant(tokens)
     functions, start = compiled_functions(model), length - 1
-    state = functions.prefill(
-        prompt_block(tokens, start),
-        tf.constant(start),
-        max_length,
-        repeat_rows(conditioning, beam_width),
-    )
-    # All beams start as the same prompt. Only the first has a finite score; otherwise the first
-    # step would choose the same token `beam_width` times.
-    log_probs = np.full((batch_size, beam_width), -np.inf, "float32")
-    log_probs[:, 0] = 0.0
-    _, tokens, log_probs, _, generated_lengths, _ = functions.get(_beam_search_loop)(
-        (
+
+    def search(prompts, conditioning):
+        batch_size = len(prompts)
+        tokens = token_buffer((batch_size * beam_width, max_length), stop_token)
+        tokens[:, :length] = np.repeat(prompts, beam_width, axis=0)
+        tokens = tf.constant(tokens)
+        state = functions.prefill(
+            prompt_block(tokens, start),
             tf.constant(start),
-            tokens,
-            tf.constant(log_probs),
-            tf.zeros((batch_size, beam_width), bool),
-            tf.zeros((batch_size, beam_width), tf.int32),
-            state,
-        ),
-        tf.constant(start + max_new_tokens),
-        stop_id,
-        tf.constant(length_penalty, tf.float32),
+            max_length,
+            repeat_rows(conditioning, beam_width),
+        )
+        # All beams start as the same prompt. Only the first has a finite score; otherwise the first
+        # step would choose the same token `beam_width` times.
+        log_probs = np.full((batch_size, beam_width), -np.inf, "float32")
+        log_probs[:, 0] = 0.0
+        _, tokens, log_probs, _, generated_lengths, _ = functions.get(_beam_search_loop)(
+            (
+                tf.constant(start),
+                tokens,
+                tf.constant(log_probs),
+                tf.zeros((batch_size, beam_width), bool),
+                tf.zeros((batch_size, beam_width), tf.int32),
+                state,
+            ),
+            tf.constant(start + max_new_tokens),
+            stop_id,
+            tf.constant(length_penalty, tf.float32),
+        )
+        return tf.reshape(tokens, (batch_size, beam_width, -1)), log_probs, generated_lengths
+
+    tokens, log_probs, generated_lengths = run_on_replicas(
+        model_strategy(model), search, np.stack(prompts), repeat_rows(conditioning)
     )
     if np.any(np.isnan(log_probs)):
         check_outputs(model, np.nan)
-    tokens = tokens.numpy().reshape(batch_size, beam_width, max_length)
     scores = log_probs / _length_normalization(generated_lengths, length_penalty)
-    return tokens[..., : length + max_new_tokens], scores.numpy()
+    return tokens.numpy()[..., : length + max_new_tokens], scores.numpy()
 
 
 def check_length_penalty(length_penalty):

@@ -364,11 +364,8 @@ class ValidationMixin:
         x, _, _ = self._prepare(check, x)
         with check.reraise():
             outputs = super().predict(x, *args, **kwargs)
-        if num_replicas() == 1 or not is_array(x):
-            return outputs
         # Each replica has predicted a last batch of fewer rows than replicas.
-        num_rows = len(keras.tree.flatten(x)[0])
-        return keras.tree.map_structure(lambda output: output[:num_rows], outputs)
+        return self._predicted_once(x, outputs)
 
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         self._check_batch(x, y, sample_weight)
@@ -380,7 +377,14 @@ class ValidationMixin:
 
     def predict_on_batch(self, x):
         self.check_inputs(x)
-        return super().predict_on_batch(x)
+        return self._predicted_once(x, super().predict_on_batch(x))  # by each replica
+
+    def _predicted_once(self, x, outputs):
+        """Return as many rows of predictions as x has, if these are arrays."""
+        if self.distribute_strategy.num_replicas_in_sync == 1 or not is_array(x):
+            return outputs
+        num_rows = len(keras.tree.flatten(x)[0])
+        return keras.tree.map_structure(lambda output: output[:num_rows], outputs)
 
 
 class ValidatedModel(ValidationMixin, keras.Model):

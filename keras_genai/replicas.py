@@ -7,6 +7,7 @@ after they have been added. With one replica, every function leaves its input as
 """
 
 import itertools
+from concurrent import futures
 
 import keras
 import tensorflow as tf
@@ -221,28 +222,70 @@ def run_on_replicas(strategy, function, *arrays):
     Args:
         strategy: `tf.distribute.Strategy`, such as `model.distribute_strategy`.
         function: Function of tensors that returns a tensor or a list of tensors.
-        *arrays: Arrays or tensors of the same number of rows.
+        *arrays: Arrays or tensors of the same number of rows, nested ones, or `None`.
 
     Returns:
         The result of the function, for all rows.
     """
-    num_rows, replicas = len(arrays[0]), num_local_replicas(strategy)
-    if num_rows < replicas or replicas == 1:
+    parts = split_rows(strategy, len(arrays[0]))
+    if len(parts) == 1:
         return function(*arrays)
-    bounds = [round(i * num_rows / replicas) for i in range(replicas + 1)]
-
-    def parts(array):
-        array = tf.convert_to_tensor(array)
-        values = [array[start:stop] for start, stop in itertools.pairwise(bounds)]
-        return strategy.experimental_distribute_values_from_function(
-            lambda context: values[context.replica_id_in_sync_group % replicas]
-        )
-
-    function = tf.autograph.experimental.do_not_convert(function)
-    results = strategy.run(function, args=tuple(map(parts, arrays)))
-    return tf.nest.map_structure(
-        lambda result: tf.concat(strategy.experimental_local_results(result), axis=0), results
+    results = map_replicas(
+        strategy, lambda rows: function(*(take_rows(array, rows) for array in arrays)), parts
     )
+    return join_rows(results)
+
+
+def split_rows(strategy, num_rows: int) -> list[slice]:
+    """Return the rows of each device of this process, a single part if some would have none."""
+    num_parts = num_local_replicas(strategy)
+    if num_rows < num_parts:
+        num_parts = 1
+    bounds = [round(index * num_rows / num_parts) for index in range(num_parts + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(bounds)]
+
+
+def take_rows(array, rows: slice):
+    """Return rows of an array, of each array in a nested structure, or `None` of `None`."""
+    return tf.nest.map_structure(lambda x: None if x is None else x[rows], array)
+
+
+def join_rows(parts: list):
+    """Return the rows of all parts, which are tensors or nested structures of them."""
+    if len(parts) == 1:
+        return parts[0]
+    return tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *parts)
+
+
+def map_replicas(strategy, function, *parts) -> list:
+    """Return `list(map(function, *parts))`, with each call on a device of its own.
+
+    Each device has a thread, as `strategy.run` would call an eager function on one after another.
+
+    Args:
+        strategy: `tf.distribute.Strategy`.
+        function: Function of the elements of `parts`. It has no effect on the replicas.
+        *parts: Lists of one element for each device of this process, or of a single one.
+    """
+    if len(parts[0]) == 1:
+        return list(map(function, *parts))
+    devices = strategy.extended.worker_devices
+
+    def call(replica, device, *arguments):
+        # Variables in the context of a replica are the copies on its device.
+        with tf.device(device), tf.distribute.ReplicaContext(strategy, replica):
+            return function(*arguments)
+
+    with futures.ThreadPoolExecutor(len(devices)) as threads:
+        return list(threads.map(call, _local_replica_ids(strategy), devices, *parts))
+
+
+def _local_replica_ids(strategy) -> list[int]:
+    """Return the indices of the replicas of this process among those of all."""
+    values = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(context.replica_id_in_sync_group)
+    )
+    return [int(value) for value in strategy.experimental_local_results(values)]
 
 
 def num_local_replicas(strategy) -> int:

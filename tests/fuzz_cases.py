@@ -79,7 +79,7 @@ EXCLUDED = {
     "computes on tensors, mostly inside a compiled function": """
         causal_mask update_cache mu_law_tensor sample filter_top_k filter_top_p prompt_block
         token_buffer repeat_rows compiled_functions CompiledFunctions truncate_at_stop_token
-        round_up pad_to_multiple num_tokens concat_labels pack_inputs lookup
+        model_strategy round_up pad_to_multiple num_tokens concat_labels pack_inputs lookup
         positions_from token_weights mask_padding gelu_new shift_right shift_down pixel_nll
         reconstruction_loss squared_error kl_divergence ddpm_step ddim_step
     """,

@@ -23,14 +23,13 @@ from keras_genai import autoregressive
 from keras_genai.autoregressive import (
     GREEDY,
     Sampler,
-    compiled_functions,
     generate,
     log_prob,
-    repeat_rows,
     stream,
     truncate_at_stop_token,
 )
 from keras_genai.beam_search import beam_search
+from keras_genai.decoding import compiled_functions, repeat_rows
 from keras_genai.gpt2 import GPT2
 from keras_genai.rnn import CELLS
 from keras_genai.seq2seq import Seq2SeqTransformer

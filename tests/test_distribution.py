@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from keras_genai import cluster, distribution, replicas
+from keras_genai.__main__ import main
 from keras_genai.gan import GAN, build_discriminator, build_generator, train_gan
 from keras_genai.vae import VAE, build_decoder, build_encoder
 
@@ -44,8 +45,10 @@ def run_program(path, num_devices, num_workers=None):
 def assert_same_training(expected, found, num_replicas):
     """Assert equal weights and histories of all families, whose initial weights have moved."""
     compared = 0
-    for name in expected:
-        if name == "noise" or (num_replicas > 2 and name.startswith("stock Seq2Seq, 40")):
+    for name in found:
+        if name in ("noise", "generating devices") or (
+            num_replicas > 2 and name.startswith("stock Seq2Seq, 40")
+        ):
             continue  # Keras's own model counts parts of unequal size alike
         tolerance = 1e-3 if name.startswith("half precision, weight") else 1e-5
         np.testing.assert_allclose(
@@ -63,6 +66,9 @@ def test_replicas_train_as_one_process(one_process, folder, num_workers):
     )
     for worker in results:
         assert_same_training(one_process, worker, num_workers or 2)
+    if num_workers is None:
+        assert set(results[0]) == set(one_process)
+        assert results[0]["generating devices"].tolist() == [0, 1]
     # The first replica draws what one process draws; the others draw something else each time.
     draws = np.concatenate([worker["noise"] for worker in results], axis=1)
     np.testing.assert_array_equal(draws[:, 0], one_process["noise"][:, 0])
@@ -290,11 +296,19 @@ def test_settings_that_differ_between_workers_are_named(monkeypatch):
         Workers(lambda n: n if len(n) == 1 else [1, 1]).check_agreement(seed=0)
 
 
-def test_predictions_of_a_small_last_batch_are_returned_once(monkeypatch):
+def test_texts_are_generated_on_all_devices(capsys):
+    arguments = ["generate", "article3-rnn", "--prompt", "Alice", "--length", "9", "--seed", "1"]
+    texts = []
+    for options in ([], ["--distribute", "mirrored"]):
+        assert main([*arguments, *options]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != ""
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_on_batch"])
+def test_predictions_by_several_replicas_are_returned_once(method, monkeypatch):
     model = VAE(build_encoder(4, (3,), 2), build_decoder(2, (3,), 4))
-    predict = keras.Model.predict
-    monkeypatch.setattr("keras_genai.models.num_replicas", lambda: 2)
-    monkeypatch.setattr(
-        keras.Model, "predict", lambda self, x, **options: predict(self, np.append(x, x[-1:], 0))
-    )
-    assert model.predict(np.zeros((3, 4), "float32"), verbose=0).shape == (3, 4)
+    model._distribute_strategy = FakeStrategy()
+    monkeypatch.setattr(keras.Model, method, lambda self, x: np.append(x, x, 0))
+    x = np.random.default_rng(0).random((3, 4), "float32")
+    np.testing.assert_array_equal(getattr(model, method)(x), x)

@@ -24,6 +24,7 @@ pipelines text_files
 streaming
 datasets
 sampling
+decoding
 autoregressive
 beam_search
 text

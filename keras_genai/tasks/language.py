@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_genai import datasets, metrics, pretrained, streaming, text_files
-from keras_genai.autoregressive import MAX_SCORING_BLOCK, Sampler, compiled_functions
+from keras_genai.autoregressive import MAX_SCORING_BLOCK, Sampler
+from keras_genai.decoding import compiled_functions
 from keras_genai.files import replace_file, to_path
 from keras_genai.pipelines import count_windows, make_dataset, make_window_dataset
 from keras_genai.streamed_arrays import StreamedArray
