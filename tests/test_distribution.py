@@ -296,7 +296,8 @@ def test_settings_that_differ_between_workers_are_named(monkeypatch):
         Workers(lambda n: n if len(n) == 1 else [1, 1]).check_agreement(seed=0)
 
 
-def test_texts_are_generated_on_all_devices(capsys):
+def test_texts_are_generated_on_all_devices(capsys, monkeypatch):
+    monkeypatch.setattr(keras, "__version__", "3.10.0")
     arguments = ["generate", "article3-rnn", "--prompt", "Alice", "--length", "9", "--seed", "1"]
     texts = []
     for options in ([], ["--distribute", "mirrored"]):
