@@ -34,7 +34,7 @@ from keras import ops
 
 from keras_genai.conditioning import check_network, count_classes
 from keras_genai.models import ConfigMixin, CustomLossMixin, GenerativeImageModel, SettableFraction
-from keras_genai.noise_schedule import NoiseSchedule, ddim_step, ddpm_step
+from keras_genai.noise_schedule import DPMSolverStep, NoiseSchedule, ddim_step, ddpm_step
 from keras_genai.random_state import SeedStateMixin, random_generator
 from keras_genai.replicas import apply_gradients, run_on_replicas
 from keras_genai.unet import SinusoidalTimeEmbedding, build_unet
@@ -296,7 +296,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
                 `1.0`.
             num_steps: Int or `None`. Number of sampling steps; fewer than the schedule's timesteps
                 skips timesteps. Defaults to `None`: 50, or all timesteps of a shorter schedule.
-            method: `"ddim"` or `"ddpm"`. Defaults to `"ddim"`.
+            method: `"ddim"`, `"ddpm"` or `"dpm_solver++"`, for few steps. Defaults to `"ddim"`.
             eta: Float from 0 to 1. Noise of DDIM's steps, 1 as much as DDPM's. Defaults to `0.0`.
             clip_denoised: Bool. Whether to clip the x_0 predicted at each step to the valid range.
                 Defaults to `True`.
@@ -362,7 +362,6 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             raise ValueError(
                 f"num_frames: expected at most one per step, {num_steps}, got {num_frames}."
             )
-        step = _step_function(method, eta)
         check_bools(clip_denoised=clip_denoised)
         rng = random_generator(seed)
         kept_steps = np.round(np.linspace(0, num_steps, num_frames + 1)).astype(int)
@@ -372,9 +371,9 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             x_T = rng.standard_normal(frames[0, batch].shape, dtype="float32")
             key = rng.integers(2**31, size=2, dtype="int32")
             batch_labels = None if labels is None else labels[batch]
-            trajectory = self._reverse_process(
-                x_T, batch_labels, timesteps, step, guidance_scale, clip_denoised, key
-            )
+            step = _step_function(method, eta)  # a new one: that of DPM-Solver has a memory
+            options = (step, guidance_scale, clip_denoised, key)
+            trajectory = self._reverse_process(x_T, batch_labels, timesteps, *options)
             for i, x in enumerate(trajectory):
                 frames[kept_steps == i, batch] = x
         check_outputs(self.ema_network, frames[-1])
@@ -442,9 +441,10 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
 
 
 def _step_function(method, eta):
-    """Return `ddpm_step`, or `ddim_step` with its eta."""
-    check_choice("method", method, ("ddim", "ddpm"))
+    """Return the function of a step of one trajectory."""
+    check_choice("method", method, ("ddim", "ddpm", "dpm_solver++"))
     if not is_number(eta) or not 0 <= eta <= (method == "ddim"):
-        expected = "from 0 to 1" if method == "ddim" else "of 0, as method is 'ddpm'"
+        expected = "from 0 to 1" if method == "ddim" else f"of 0, as method is {method!r}"
         raise ValueError(f"eta: expected a number {expected}, got {eta!r}.")
-    return ddpm_step if method == "ddpm" else functools.partial(ddim_step, eta=eta)
+    steps = {"ddpm": ddpm_step, "dpm_solver++": DPMSolverStep()}
+    return steps.get(method, functools.partial(ddim_step, eta=eta))

@@ -5,9 +5,9 @@ alpha_t = 1 - beta_t and abar_t = alpha_1 … alpha_t, its closed form is (equat
 
     q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I)
 
-`ddpm_step` and `ddim_step` are one step of the reverse process. Timesteps count from 0: t = 0 is
-the papers' t = 1, the least noise. x_0 is always the clean image, not x_t at t = 0; the step from
-t = 0 leads to x_0, where abar = 1.
+`ddpm_step`, `ddim_step` and `DPMSolverStep` are one step of the reverse process. Timesteps count
+from 0: t = 0 is the papers' t = 1, the least noise. x_0 is always the clean image, not x_t at
+t = 0; the step from t = 0 leads to x_0, where abar = 1.
 """
 
 import math
@@ -178,3 +178,33 @@ def ddim_step(x_t, predicted_noise, alpha_bar, alpha_bar_prev, z, eta=0.0):
     predicted_x_0 = (x_t - math.sqrt(1 - alpha_bar) * predicted_noise) / math.sqrt(alpha_bar)
     direction_to_x_t = math.sqrt(1 - alpha_bar_prev - sigma**2) * predicted_noise
     return math.sqrt(alpha_bar_prev) * predicted_x_0 + direction_to_x_t + sigma * z
+
+
+class DPMSolverStep:
+    """Steps of DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++", Algorithm 2), deterministic.
+
+    A step of DDIM with another x_0: the one predicted at the middle of the step, on the line
+    through the predictions of this step and of the last one. Positions are half the log-SNR,
+    lambda = log(abar / (1 - abar)) / 2. The first step, and the one to x_0, where lambda is
+    infinite, are those of DDIM. An instance remembers the last prediction: each trajectory needs
+    its own.
+    """
+
+    def __init__(self):
+        self._last = None  # predicted x_0, and lambda
+
+    def __call__(self, x_t, predicted_noise, alpha_bar, alpha_bar_prev, z):
+        """Return x_(t-1); the arguments are those of `ddim_step`, z is not used."""
+        x_0 = (x_t - math.sqrt(1 - alpha_bar) * predicted_noise) / math.sqrt(alpha_bar)
+        position, predicted_x_0 = _half_log_snr(alpha_bar), x_0
+        if self._last is not None and alpha_bar_prev < 1:
+            last_x_0, last_position = self._last
+            step, last_step = _half_log_snr(alpha_bar_prev) - position, position - last_position
+            x_0 = x_0 + step / (2 * last_step) * (x_0 - last_x_0)
+        self._last = predicted_x_0, position
+        noise = (x_t - math.sqrt(alpha_bar) * x_0) / math.sqrt(1 - alpha_bar)
+        return math.sqrt(alpha_bar_prev) * x_0 + math.sqrt(1 - alpha_bar_prev) * noise
+
+
+def _half_log_snr(alpha_bar: float) -> float:
+    return 0.5 * (math.log(alpha_bar) - math.log1p(-alpha_bar))

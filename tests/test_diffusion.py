@@ -109,6 +109,17 @@ def test_generated_variance_equals_the_closed_form(beta_schedule, variance, num_
         np.testing.assert_allclose(samples / noise, expected**0.5, rtol=1e-3)
 
 
+def test_each_batch_of_dpm_solver_starts_anew(monkeypatch):
+    monkeypatch.setattr("keras_genai.diffusion.SAMPLING_BATCH_SIZE", 1)
+    schedule = NoiseSchedule("cosine", 1000)
+    model = exact_ddpm(schedule, 0.09, 2)
+    options = dict(num_steps=10, method="dpm_solver++", clip_denoised=False, seed=0)
+    noise, samples = 2 * model.generate_progressive(3, num_frames=1, **options) - 1
+    # Each pixel is a multiple of its noise: nearer to the exact 0.3 than with DDIM.
+    np.testing.assert_allclose(samples / noise, np.full(samples.shape, 0.2592), rtol=1e-3)
+    assert closed_form_variance(schedule, 0.09, 10, "ddim", 0.0) ** 0.5 < 0.24
+
+
 # Sampling with any network.
 
 
@@ -432,7 +443,13 @@ IMAGES = np.zeros((2, 4, 4, 1), "float32")
             "generate",
             [2],
             {"num_steps": 5, "method": "euler"},
-            "method: expected one of 'ddim', 'ddpm'",
+            "method: expected one of 'ddim', 'ddpm', 'dpm_solver",
+        ),
+        (
+            "generate",
+            [2],
+            {"num_steps": 5, "method": "dpm_solver++", "eta": 0.5},
+            r"eta: expected a number of 0, as method is 'dpm_solver\+\+', got 0.5",
         ),
         ("generate", [2], {"num_steps": 5, "eta": 2}, "eta: expected a number from 0 to 1"),
         (

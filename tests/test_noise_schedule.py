@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_genai.diffusion import DDPM, build_unet
-from keras_genai.noise_schedule import NoiseSchedule, ddim_step, ddpm_step
+from keras_genai.noise_schedule import DPMSolverStep, NoiseSchedule, ddim_step, ddpm_step
 
 # Tables.
 
@@ -180,7 +180,44 @@ def test_ddim_step_is_equation_12(beta_schedule, num_steps, eta):
         assert (with_z - without_z) ** 2 == pytest.approx(variance, abs=1e-12)
 
 
-@pytest.mark.parametrize("step", [ddpm_step, ddim_step])
+def test_dpm_solver_steps_are_those_of_the_papers_algorithm_2():
+    rng = np.random.default_rng(0)
+    alpha_bars = [0.01, 0.1, 0.3, 0.8]
+    alpha, sigma = np.sqrt(alpha_bars), np.sqrt(1 - np.array(alpha_bars))
+    h = np.diff(np.log(alpha / sigma))
+    step, x, x_0s = DPMSolverStep(), rng.normal(size=5), []
+    for i in range(3):
+        noise = rng.normal(size=5)
+        x_0s.append((x - sigma[i] * noise) / alpha[i])
+        direction = x_0s[0]
+        if i > 0:
+            ratio = h[i - 1] / h[i]
+            direction = (1 + 1 / (2 * ratio)) * x_0s[i] - 1 / (2 * ratio) * x_0s[i - 1]
+        expected = sigma[i + 1] / sigma[i] * x - alpha[i + 1] * np.expm1(-h[i]) * direction
+        x = step(x, noise, alpha_bars[i], alpha_bars[i + 1], np.ones(5))
+        np.testing.assert_allclose(x, expected, rtol=1e-12)
+
+
+def test_dpm_solver_is_of_second_order():
+    """With pixels N(0, 0.09), each step is linear; the exact flow is that of the marginals."""
+
+    def error(step, num_steps):
+        log_snr = np.linspace(-3, 3, num_steps + 1)
+        alpha_bars = 1 / (1 + np.exp(-log_snr))
+        marginals = 0.09 * alpha_bars + 1 - alpha_bars
+        x = 1.0
+        for i in range(num_steps):
+            noise = math.sqrt(1 - alpha_bars[i]) / marginals[i] * x
+            x = step(x, noise, alpha_bars[i], alpha_bars[i + 1], 0.0)
+        return abs(x - math.sqrt(marginals[-1] / marginals[0]))
+
+    first_order = error(ddim_step, 40) / error(ddim_step, 80)
+    second_order = error(DPMSolverStep(), 40) / error(DPMSolverStep(), 80)
+    assert first_order == pytest.approx(2, rel=0.1)
+    assert second_order == pytest.approx(4, rel=0.1)
+
+
+@pytest.mark.parametrize("step", [ddpm_step, ddim_step, DPMSolverStep()])
 def test_last_step_returns_the_predicted_x_0(step):
     x_0, noise = np.random.default_rng(0).normal(size=(2, 4))
     x_t = math.sqrt(0.6) * x_0 + math.sqrt(0.4) * noise
