@@ -1,12 +1,117 @@
-"""Parts of GAN training: two optimizers as one, losses of regularizers, two batches at once."""
+"""Parts of GAN training: losses, two optimizers as one, two batches at once.
+
+With D(x) the output of the discriminator, both networks minimize:
+
+- non-saturating (Goodfellow et al. 2014), D(x) a probability:
+  -E[log D(x)] - E[log(1 - D(G(z)))] and -E[log D(G(z))].
+- hinge (Lim & Ye 2017, Miyato et al. 2018), D(x) a score:
+  E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))] and -E[D(G(z))].
+- Wasserstein with gradient penalty (Gulrajani et al. 2017), D(x) a score:
+  E[D(G(z))] - E[D(x)] + 10 E[(|grad D(x~)| - 1)^2] and -E[D(G(z))], where x~ lies between a real
+  and a generated image.
+"""
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_genai.conditioning import pack_inputs
+from keras_genai.conditioning import (
+    check_network,
+    check_probabilities,
+    check_scores,
+    count_classes,
+    pack_inputs,
+)
 from keras_genai.models import with_loss_scaling
 from keras_genai.replicas import weight_loss
+from keras_genai.validation import check_choice, check_same
+
+GRADIENT_PENALTY_WEIGHT = 10.0
+
+# Losses: of (real_output, fake_output) for D, of (fake_output) for G. Each output is (batch, 1).
+
+_cross_entropy = keras.losses.BinaryCrossentropy()
+
+
+def _non_saturating(real, fake):
+    return _cross_entropy(ops.ones_like(real), real) + _cross_entropy(ops.zeros_like(fake), fake)
+
+
+def _non_saturating_generator(fake):
+    return _cross_entropy(ops.ones_like(fake), fake)
+
+
+def _mean(x):
+    # Keras's losses divide by the number of replicas, too.
+    return tf.nn.scale_regularization_loss(ops.mean(x))
+
+
+def _hinge(real, fake):
+    return _mean(ops.relu(1 - real)) + _mean(ops.relu(1 + fake))
+
+
+def _wasserstein(real, fake):
+    return _mean(fake) - _mean(real)
+
+
+def _negative_score(fake):
+    return -_mean(fake)
+
+
+LOSSES = {
+    "non_saturating": (_non_saturating, _non_saturating_generator),
+    "hinge": (_hinge, _negative_score),
+    "wasserstein_gp": (_wasserstein, _negative_score),
+}
+
+
+def gradient_penalty(discriminator, real, fake, labels, seed):
+    """Return 10 E[(|grad D(x~)| - 1)^2] (Gulrajani et al. 2017, Algorithm 1, line 7).
+
+    Args:
+        discriminator: `keras.Model`.
+        real, fake: Float tensors `(batch, …)`. Images.
+        labels: Int tensor `(batch,)` or `None`.
+        seed: Int or `keras.random.SeedGenerator`. Seed of the share of the real image in x~.
+    """
+    shape = (ops.shape(real)[0], *[1] * (len(real.shape) - 1))
+    mix = keras.random.uniform(shape, dtype=real.dtype, seed=seed)
+    x = mix * real + (1 - mix) * fake
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        output = discriminator(pack_inputs(x, labels), training=True)
+    gradient = ops.cast(tape.gradient(output, x), "float32")
+    squared_norm = ops.sum(ops.square(gradient), axis=tuple(range(1, len(real.shape))))
+    # The root of 0 has no finite gradient.
+    norm = ops.sqrt(ops.maximum(squared_norm, 1e-12))
+    return GRADIENT_PENALTY_WEIGHT * _mean(ops.square(norm - 1))
+
+
+def check_compatible(generator, discriminator, loss="non_saturating", joint_batch=False):
+    """Raise ValueError unless the discriminator fits the generator's images, labels and loss."""
+    check_choice("loss", loss, LOSSES)
+    if joint_batch and loss != "non_saturating":
+        raise ValueError(f"joint_batch: expected False for loss={loss!r}, got {joint_batch!r}.")
+    check_network("generator", generator, ("noise",), ("images",))
+    check_network("discriminator", discriminator, ("images",), ("D(x)",))
+    images = generator.outputs[0].shape[1:], discriminator.inputs[0].shape[1:]
+    check_same("discriminator", "images of shape", *images, "the generator")
+    check_same("discriminator", "num_classes", *map(count_classes, (generator, discriminator)))
+    if (shape := discriminator.outputs[0].shape[1:]) != (1,):
+        raise ValueError(f"discriminator: expected an output (batch, 1), got (batch, *{shape}).")
+    if loss == "non_saturating":
+        check_probabilities("discriminator", discriminator)
+    else:
+        check_scores("discriminator", discriminator, f"loss={loss!r}")
+
+
+def connect_networks(generator, discriminator):
+    """Return the generator's inputs and the discriminator's output for the generated images."""
+    inputs = pack_inputs(*generator.inputs)
+    return inputs, discriminator(pack_inputs(generator(inputs), *generator.inputs[1:]))
+
+
+# Optimizers and steps.
 
 
 class OptimizerPair(keras.optimizers.Optimizer):

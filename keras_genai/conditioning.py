@@ -133,20 +133,34 @@ def check_network(name: str, network, inputs: tuple, outputs: tuple) -> None:
 
 def check_probabilities(name: str, network: keras.Model) -> None:
     """Raise ValueError if the last layer of a network is known to return no probabilities."""
+    probabilities = (keras.activations.sigmoid, keras.activations.hard_sigmoid)
+    layer, activation = _last_activation(network)
+    if activation not in (None, *probabilities):
+        raise ValueError(
+            f"{name}: expected probabilities, the output of a sigmoid, got the activation "
+            f"{getattr(activation, '__name__', activation)!r} of the layer {layer.name}. Append "
+            "layers.Activation('sigmoid') to a network of logits."
+        )
+
+
+def check_scores(name: str, network: keras.Model, purpose: str) -> None:
+    """Raise ValueError if the last layer of a network is known to return a bounded number."""
+    layer, activation = _last_activation(network)
+    if activation not in (None, keras.activations.linear):
+        raise ValueError(
+            f"{name}: expected scores of any size for {purpose}, got the activation "
+            f"{getattr(activation, '__name__', activation)!r} of the layer {layer.name}."
+        )
+
+
+def _last_activation(network: keras.Model):
+    """Return the last layer that computes something, and its activation, `None` if unknown."""
     operations = getattr(network, "operations", network.layers)
     shape_layers = (layers.Reshape, layers.Flatten)
     last = next(op for op in reversed(operations) if not isinstance(op, shape_layers))
     if isinstance(last, keras.Model):
-        check_probabilities(name, last)
-        return
-    probabilities = (keras.activations.sigmoid, keras.activations.hard_sigmoid)
-    activation = getattr(last, "activation", probabilities[0])
-    if activation not in probabilities:
-        raise ValueError(
-            f"{name}: expected probabilities, the output of a sigmoid, got the activation "
-            f"{getattr(activation, '__name__', activation)!r} of the layer {last.name}. Append "
-            "layers.Activation('sigmoid') to a network of logits."
-        )
+        return _last_activation(last)
+    return last, getattr(last, "activation", None)
 
 
 def sample_prior(num_samples: int, shape, seed: int | None) -> np.ndarray:

@@ -40,10 +40,17 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from keras_genai.adversarial import OptimizerPair, add_losses, build_two_batch_model, losses_of_call
+from keras_genai.adversarial import (
+    LOSSES,
+    OptimizerPair,
+    add_losses,
+    build_two_batch_model,
+    check_compatible,
+    connect_networks,
+    gradient_penalty,
+    losses_of_call,
+)
 from keras_genai.conditioning import (
-    check_network,
-    check_probabilities,
     concat_labels,
     count_classes,
     label_input,
@@ -51,6 +58,8 @@ from keras_genai.conditioning import (
     predict_arrays,
     sample_prior,
 )
+from keras_genai.conv_networks import build_conv_discriminator as build_conv_discriminator
+from keras_genai.conv_networks import build_conv_generator as build_conv_generator
 from keras_genai.layer_state import frozen
 from keras_genai.models import ConfigMixin, CustomLossMixin, GenerativeImageModel
 from keras_genai.random_state import SeedStateMixin, random_generator
@@ -60,7 +69,7 @@ from keras_genai.validation import (
     check_choice,
     check_identifier,
     check_labels,
-    check_same,
+    check_size,
     check_sizes,
 )
 
@@ -172,7 +181,7 @@ def build_gan(generator, discriminator) -> keras.Model:
     """
     check_compatible(generator, discriminator)
     discriminator.trainable = False
-    return keras.Model(*_connect(generator, discriminator), name="gan")
+    return keras.Model(*connect_networks(generator, discriminator), name="gan")
 
 
 def train_gan(
@@ -275,9 +284,14 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         resample_noise: Bool. Train the generator on new noise (article 4), not on the noise of the
             discriminator's step (article 1). Defaults to `True`.
         seed: Int or `None`. Seed of the noise. Defaults to `None`.
+        loss: `"non_saturating"`, the articles' cross-entropy, for a discriminator of probabilities;
+            `"hinge"` or `"wasserstein_gp"` for one of scores; see `adversarial`. Defaults to
+            `"non_saturating"`.
+        discriminator_steps: Int. Steps of the discriminator for each step of the generator, with
+            the same real images and new noise; 5 in Gulrajani et al. 2017. Defaults to `1`.
 
     Raises:
-        ValueError: if the networks do not match.
+        ValueError: if the networks do not match, and for a joint batch with another loss.
 
     Example:
         gan = GAN(build_generator(), build_discriminator())
@@ -287,20 +301,22 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
     """
 
     def __init__(
-        self, generator, discriminator, joint_batch=False, resample_noise=True, seed=None, **kwargs
-    ):
-        check_compatible(generator, discriminator)
-        super().__init__(*_connect(generator, discriminator), **{"name": "gan", **kwargs})
+        self, generator, discriminator, joint_batch=False, resample_noise=True, seed=None,
+        loss="non_saturating", discriminator_steps=1, **kwargs,
+    ):  # fmt: skip
+        check_compatible(generator, discriminator, loss, joint_batch)
+        super().__init__(*connect_networks(generator, discriminator), **{"name": "gan", **kwargs})
         self.generator, self.discriminator = generator, discriminator
         check_bools(joint_batch=joint_batch, resample_noise=resample_noise)
-        self.joint_batch, self.resample_noise = joint_batch, resample_noise
+        self.joint_batch, self.resample_noise, self.loss_name = joint_batch, resample_noise, loss
+        self.discriminator_steps = check_size("discriminator_steps", discriminator_steps)
         self.num_classes, self.latent_dim = count_classes(generator), generator.inputs[0].shape[-1]
         self.create_seed_generators(seed)
-        self.cross_entropy = keras.losses.BinaryCrossentropy()
         self.discriminator_loss_tracker = keras.metrics.Mean(name="discriminator_loss")
         self.generator_loss_tracker = keras.metrics.Mean(name="generator_loss")
-        self.real_accuracy = keras.metrics.BinaryAccuracy(name="real_accuracy")
-        self.fake_accuracy = keras.metrics.BinaryAccuracy(name="fake_accuracy")
+        threshold = 0.5 if loss == "non_saturating" else 0.0  # of probabilities, or of scores
+        self.real_accuracy = keras.metrics.BinaryAccuracy("real_accuracy", threshold=threshold)
+        self.fake_accuracy = keras.metrics.BinaryAccuracy("fake_accuracy", threshold=threshold)
 
     @property
     def image_shape(self) -> tuple:
@@ -341,14 +357,15 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
     def train_step(self, data):
         self._unfreeze_discriminator()
         real, labels, _ = self.unpack(data)
-        noise = self.sample_noise(ops.shape(real)[0])
-        # Discriminator: maximize log D(x) + log(1 - D(G(z))), with the generated images constant.
-        fake = self.generator(pack_inputs(noise, labels), training=True)
-        with tf.GradientTape() as tape:
-            loss = self.compute_discriminator_loss(real, fake, labels, training=True)
-            loss = self.discriminator_optimizer.scale_loss(loss)
-        weights = self.discriminator.trainable_weights
-        apply_gradients(self.discriminator_optimizer, tape.gradient(loss, weights), weights)
+        for _ in range(self.discriminator_steps):
+            # Discriminator: maximize log D(x) + log(1 - D(G(z))), with the images constant.
+            noise = self.sample_noise(ops.shape(real)[0])
+            fake = self.generator(pack_inputs(noise, labels), training=True)
+            with tf.GradientTape() as tape:
+                loss = self.compute_discriminator_loss(real, fake, labels, training=True)
+                loss = self.discriminator_optimizer.scale_loss(loss)
+            weights = self.discriminator.trainable_weights
+            apply_gradients(self.discriminator_optimizer, tape.gradient(loss, weights), weights)
         # Generator: maximize log D(G(z)), with the discriminator frozen.
         if self.resample_noise:
             noise = self.sample_noise(ops.shape(real)[0])
@@ -371,34 +388,35 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         raise ValueError("sample_weight: expected None, as a GAN weights all images equally.")
 
     def compute_discriminator_loss(self, real, fake, labels, training):
-        """Return the cross-entropy of D, with target 1 for real and 0 for generated images."""
-        fake = ops.cast(fake, real.dtype)
-        ones = ops.ones((ops.shape(real)[0], 1))
-        zeros = ops.zeros_like(ones)
-        additional_losses = []
+        """Return the loss of D on real and generated images, for the cross-entropy in nats."""
+        fake, additional_losses = ops.cast(fake, real.dtype), []
         if self.joint_batch:
             joint_labels = None if labels is None else ops.concatenate([labels, labels])
             images = pack_inputs(ops.concatenate([real, fake]), joint_labels)
             output = self.discriminator(images, training=training)  # (2 * batch, 1)
-            loss = self.cross_entropy(ops.concatenate([ones, zeros]), output)
             real_output, fake_output = ops.split(output, 2)
         else:
             real_output = self.discriminator(pack_inputs(real, labels), training=training)
             additional_losses += losses_of_call(self.discriminator)
             fake_output = self.discriminator(pack_inputs(fake, labels), training=training)
-            loss = self.cross_entropy(ones, real_output) + self.cross_entropy(zeros, fake_output)
-        loss = add_losses(loss, additional_losses + self.discriminator.losses, real)
+        loss = LOSSES[self.loss_name][0](real_output, fake_output)
+        loss /= 1 + self.joint_batch  # the mean over one batch, not the sum of those over two
+        additional_losses += self.discriminator.losses
+        if self.loss_name == "wasserstein_gp":
+            seed = self.get_seed_generator(training)
+            loss += gradient_penalty(self.discriminator, real, fake, labels, seed)
+        loss = add_losses(loss, additional_losses, real)
         self._track(self.discriminator_loss_tracker, loss, real)
-        self.real_accuracy.update_state(ones, real_output)
-        self.fake_accuracy.update_state(zeros, fake_output)
+        self.real_accuracy.update_state(ops.ones_like(real_output), real_output)
+        self.fake_accuracy.update_state(ops.zeros_like(fake_output), fake_output)
         return loss
 
     def compute_generator_loss(self, noise, labels, training):
-        """Return the cross-entropy of D on generated images, with target 1."""
+        """Return the loss of G, for the cross-entropy that of D with target 1."""
         with frozen(self.discriminator):
             fake = self.generator(pack_inputs(noise, labels), training=training)
             fake_output = self.discriminator(pack_inputs(fake, labels), training=training)
-            loss = self.cross_entropy(ops.ones_like(fake_output), fake_output)
+            loss = LOSSES[self.loss_name][1](fake_output)
             loss = add_losses(loss, self.generator.losses + self.discriminator.losses, noise)
         self._track(self.generator_loss_tracker, loss, noise)
         return loss
@@ -427,24 +445,6 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         return predict_arrays(self.generator, noise, labels)
 
     def get_config(self):
-        names = ("generator", "discriminator", "joint_batch", "resample_noise", "seed")
-        options = keras.saving.serialize_keras_object({name: getattr(self, name) for name in names})
-        return {**super().get_config(), **options}
-
-
-def check_compatible(generator, discriminator):
-    """Raise ValueError unless the discriminator accepts the generator's images and labels."""
-    check_network("generator", generator, ("noise",), ("images",))
-    check_network("discriminator", discriminator, ("images",), ("D(x)",))
-    images = generator.outputs[0].shape[1:], discriminator.inputs[0].shape[1:]
-    check_same("discriminator", "images of shape", *images, "the generator")
-    check_same("discriminator", "num_classes", *map(count_classes, (generator, discriminator)))
-    if (shape := discriminator.outputs[0].shape[1:]) != (1,):
-        raise ValueError(f"discriminator: expected an output (batch, 1), got (batch, *{shape}).")
-    check_probabilities("discriminator", discriminator)
-
-
-def _connect(generator, discriminator):
-    """Return the generator's inputs and the discriminator's output for the generated images."""
-    inputs = pack_inputs(*generator.inputs)
-    return inputs, discriminator(pack_inputs(generator(inputs), *generator.inputs[1:]))
+        names = "generator discriminator joint_batch resample_noise seed discriminator_steps"
+        options = {"loss": self.loss_name, **{n: getattr(self, n) for n in names.split()}}
+        return {**super().get_config(), **keras.saving.serialize_keras_object(options)}

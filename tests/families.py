@@ -290,6 +290,19 @@ class OwnGAN(Family):
         return {"x: expected pixels": (pixels, None), "x: expected shape": (images(17), None)}
 
 
+class HingeGAN(OwnGAN):
+    """The GAN with a discriminator of scores."""
+
+    name, partner = "hinge GAN", None
+
+    def build(self, seed=0, penalize=lambda network: network, **options):
+        seed_all(seed)
+        image = keras.Input((16,))
+        scores = keras.layers.Dense(1)(keras.layers.Dense(5, "relu")(image))
+        networks = penalize(build_generator(3, (5,), 16)), keras.Model(image, scores)
+        return GAN(*networks, seed=seed, loss="hinge", **options)
+
+
 class TrainGAN(OwnGAN):
     """The function of the articles' loop; the model of its history is a compiled `GAN`."""
 
