@@ -15,6 +15,7 @@ from keras_genai import (  # noqa: F401
     diffusion,
     gan,
     gpt2,
+    learned_prior,
     pixelcnn,
     rnn,
     transformer,

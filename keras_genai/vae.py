@@ -44,6 +44,8 @@ from keras_genai.conditioning import (
     predict_arrays,
     sample_prior,
 )
+from keras_genai.conv_networks import build_conv_decoder as build_conv_decoder
+from keras_genai.conv_networks import build_conv_encoder as build_conv_encoder
 from keras_genai.models import (
     AdjustableNumberMixin,
     ConfigMixin,
@@ -63,10 +65,7 @@ from keras_genai.validation import (
     check_sizes,
 )
 
-# Of the imports: `pack_inputs(x, labels)` is x, or [x, labels] for a conditional network;
-# `concat_labels` appends one-hot labels to x; `apply_gradients` is the optimizer's `apply`. The
-# base classes validate the images of `fit`, save noise generators and networks, and define
-# `compile`, `test_step`, `unpack` and `reduce_and_log`, the mean over the batch, in `floatx`.
+# The base classes define `compile`, `test_step`, `unpack` and `reduce_and_log`.
 
 # Layers.
 
@@ -75,10 +74,9 @@ from keras_genai.validation import (
 class Sampling(SeedStateMixin, layers.Layer):
     """Reparameterization trick: z = z_mean + exp(z_log_var / 2) * epsilon, epsilon ~ N(0, I).
 
-    The layer maps [z_mean, z_log_var], each `(batch, latent_dim)`, to z `(batch, latent_dim)`. The
-    sample z ~ N(z_mean, exp(z_log_var)) has a gradient with respect to both (Kingma & Welling 2014,
-    section 2.4). Outside of training, the noise comes from a second generator, so that evaluation
-    does not change the training that follows.
+    The layer maps [z_mean, z_log_var] to z, all `(batch, latent_dim)`, with a gradient with respect
+    to both (Kingma & Welling 2014, section 2.4). Outside of training, the noise comes from a second
+    generator, so that evaluation does not change the training that follows.
 
     Args:
         seed: Int or `None`. Seed of the noise generator. Defaults to `None`.
@@ -241,9 +239,7 @@ def build_decoder(
         hidden_dims: Tuple of ints. Widths of the hidden layers; article 2 uses `(128, 256)`.
             Defaults to `(400,)`.
         output_dim: Int. Number of pixels of an image. Defaults to `784`.
-        activation: String or callable. Activation of the hidden layers. Defaults to `"relu"`.
-        num_classes: Int, at least 2, or `None`. If given, the model takes integer labels `(batch,)`
-            as a second input. Defaults to `None`.
+        activation, num_classes: See `build_encoder`.
 
     Returns:
         A `keras.Model` that maps z `(batch, latent_dim)` to the means of p(x|z),
@@ -344,9 +340,8 @@ class VAE(AdjustableNumberMixin, ConfigMixin, CustomLossMixin, GenerativeImageMo
         decoder: `keras.Model` from `build_decoder`, with the same latent_dim and num_classes, or
             another functional model from z to images. With `num_classes`, the VAE is trained by
             `fit(x, labels)`.
-        beta: Float. Weight of the KL term; see `build_vae`. It may be set at any time, also by a
-            callback in training (KL annealing, Bowman et al. 2016), and is saved. Defaults to
-            `1.0`.
+        beta: Float. Weight of the KL term; see `build_vae`. It may be set at any time; it is saved.
+            Defaults to `1.0`.
         likelihood: `"bernoulli"` or `"gaussian"`; see `build_vae`. Defaults to `"bernoulli"`.
         seed: Int or `None`. Seed of the noise generator. Defaults to `None`.
 
@@ -397,12 +392,14 @@ class VAE(AdjustableNumberMixin, ConfigMixin, CustomLossMixin, GenerativeImageMo
         x_hat = self.decoder(pack_inputs(z, labels), training=training)  # (batch, features)
 
         reconstruction = RECONSTRUCTION_LOSSES[self.likelihood](x, x_hat)  # (batch,)
-        kl = kl_divergence(z_mean, z_log_var)  # (batch,)
+        kl = self.compute_kl(z, z_mean, z_log_var, labels)  # (batch,)
         losses = reconstruction + ops.cast(self.number * self._kl_scale, kl.dtype) * kl
-        return self.reduce_and_log(
-            losses, sample_weight, x, x_hat, self.losses,
-            reconstruction_loss=reconstruction, kl_loss=kl,
-        )  # fmt: skip
+        terms = {"reconstruction_loss": reconstruction, "kl_loss": kl}
+        return self.reduce_and_log(losses, sample_weight, x, x_hat, self.losses, **terms)
+
+    def compute_kl(self, z, z_mean, z_log_var, labels):
+        """Return KL(q(z|x) || p(z)) of each image, `(batch,)`; z is a sample of q(z|x)."""
+        return kl_divergence(z_mean, z_log_var)
 
     def train_step(self, data):
         with tf.GradientTape() as tape:
@@ -441,8 +438,11 @@ class VAE(AdjustableNumberMixin, ConfigMixin, CustomLossMixin, GenerativeImageMo
         Returns:
             Float32 array `(n, features)` in [0, 1].
         """
-        z = sample_prior(num_samples, self.decoder.inputs[0].shape[1:], seed)
-        return self.decode(z, labels)
+        return self.decode(self.sample_z(num_samples, labels, seed), labels)
+
+    def sample_z(self, num_samples, labels, seed) -> np.ndarray:
+        """Return samples of p(z), `(num_samples, latent_dim)`, float32."""
+        return sample_prior(num_samples, self.decoder.inputs[0].shape[1:], seed)
 
     def get_config(self):
         names = ("encoder", "decoder", "beta", "likelihood", "seed")
