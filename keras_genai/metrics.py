@@ -1,7 +1,24 @@
-"""Metrics of generated samples and of predictions: pure functions of arrays, texts and models."""
+"""Metrics of generated samples and of predictions: pure functions of arrays, texts and models.
+
+Those of image features are defined in `feature_metrics`, those of a VAE and the units of likelihood
+in `likelihood`.
+"""
 
 import numpy as np
 
+from keras_genai.feature_metrics import (
+    density_coverage,
+    frechet_distance,
+    image_features,
+    kernel_distance,
+    precision_recall,
+)
+from keras_genai.likelihood import (
+    bits_per_dimension,
+    elbo,
+    importance_weighted_log_likelihood,
+    perplexity,
+)
 from keras_genai.validation import (
     as_array,
     as_numbers,
@@ -11,6 +28,25 @@ from keras_genai.validation import (
     check_size,
     check_tokens,
 )
+
+__all__ = [
+    "bits_per_dimension",
+    "classify_digits",
+    "density_coverage",
+    "elbo",
+    "frechet_distance",
+    "image_features",
+    "importance_weighted_log_likelihood",
+    "kernel_distance",
+    "label_accuracy",
+    "mean_absolute_error",
+    "mode_coverage",
+    "nats_per_character",
+    "perplexity",
+    "precision_recall",
+    "sliding_window_log_prob",
+    "translation_scores",
+]
 
 
 def classify_digits(images, classifier) -> np.ndarray:
@@ -91,6 +127,34 @@ def sliding_window_log_prob(model, sequences) -> float:
         _, log_probs = model.log_prob(windows)
         total += sum(float(row[half - 1 if i else 0 :].sum()) for i, row in enumerate(log_probs))
     return total
+
+
+def nats_per_character(model, text) -> float:
+    """Return the negative log-likelihood of a text per character, in nats.
+
+    The first token is the context of the second: neither its likelihood nor its characters count,
+    as in the recipes of language models. The values of different tokenizers can be compared.
+
+    Args:
+        model: Language model with a `tokenizer`; see `sliding_window_log_prob`.
+        text: String, or list of strings, of at least 2 tokens each. Their nats and characters are
+            added.
+
+    Raises:
+        ValueError: for another model, or one without tokenizer, for a text of one token, and for
+            characters outside the vocabulary.
+    """
+    names = ("context_length", "log_prob", "tokenizer", "vocab_size")
+    check_methods("model", model, "a language model", *names)
+    if model.tokenizer is None:
+        raise ValueError("model: expected a language model with a tokenizer, got None.")
+    texts = [text] if isinstance(text, str) else text
+    if not isinstance(texts, (list, tuple)) or not texts:
+        raise ValueError(f"text: expected a string or a list of strings, got {text!r:.200}.")
+    sequences = [model.tokenizer.encode(item) for item in texts]
+    check_tokens("text", sequences, model.vocab_size, minimum=2)
+    num_characters = sum(len(model.tokenizer.decode(tokens[1:])) for tokens in sequences)
+    return -sliding_window_log_prob(model, sequences) / num_characters
 
 
 def mean_absolute_error(forecasts, values) -> float:

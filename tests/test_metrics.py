@@ -6,8 +6,11 @@ import types
 import numpy as np
 import pytest
 import sacrebleu
+from helpers import set_random_weights, token_log_probs
 
-from keras_genai import metrics
+from keras_genai import feature_metrics, likelihood, metrics, tasks
+from keras_genai.rnn import RecurrentLanguageModel
+from keras_genai.text import CharacterTokenizer
 
 
 @pytest.mark.parametrize("shape", [(3, 784), (3, 28, 28, 1)])
@@ -71,6 +74,54 @@ def test_sliding_window_log_prob_without_a_context_length_scores_whole_sequences
     assert model.windows == sequences
 
 
+class PairTokenizer:
+    """Tokens "a", "b" and "cc", the last of two characters."""
+
+    def encode(self, text):
+        return np.array(["abc".index(letter) for letter in text.replace("cc", "c")])
+
+    def decode(self, ids):
+        return "".join(["a", "b", "cc"][i] for i in ids)
+
+
+def pair_model(**attributes):
+    model = TokenValueModel(context_length=4)
+    model.vocab_size, model.tokenizer = 3, PairTokenizer()
+    vars(model).update(attributes)
+    return model
+
+
+def test_nats_per_character_leave_out_the_first_token_and_its_characters():
+    model = pair_model()
+    # "cc" is the context; "b", "cc" and "b" have 1 + 2 + 1 nats and 4 characters.
+    assert metrics.nats_per_character(model, "ccbccb") == 1
+    # Longer than the context: 5 nats of 1 + 1 + 2 + 1 + 1 characters.
+    assert metrics.nats_per_character(model, "aabccbb") == 5 / 6
+    # The sums of nats and of characters, not the mean of the ratios.
+    assert metrics.nats_per_character(model, ["ccbccb", "ab"]) == (4 + 1) / (4 + 1)
+    assert metrics.nats_per_character(model, ["aa", "ab", "bcc"]) == (0 + 1 + 2) / (1 + 1 + 2)
+
+
+def test_nats_per_character_are_the_metric_of_the_language_modeling_task():
+    tokenizer = CharacterTokenizer("abcd")
+    model = set_random_weights(RecurrentLanguageModel(4, "lstm", 3, 3, tokenizer=tokenizer))
+    text = "abcdabddca"
+    data = types.SimpleNamespace(test=[tokenizer.encode(text)])
+    expected = tasks.LanguageModelingTask().evaluate(model, data)["value"]
+    assert metrics.nats_per_character(model, text) == pytest.approx(expected, rel=1e-6)
+    log_probs = token_log_probs(
+        model.predict(tokenizer.encode(text)[None], verbose=0)[:, :-1], tokenizer.encode(text)[None]
+    )
+    assert expected == pytest.approx(-log_probs.mean(), rel=1e-5)
+
+
+def test_metrics_of_features_and_likelihood_are_names_of_this_module():
+    for module in (feature_metrics, likelihood):
+        for name in module.__all__:
+            assert name in metrics.__all__
+            assert getattr(metrics, name) is getattr(module, name)
+
+
 def test_mean_absolute_error():
     assert metrics.mean_absolute_error([1, 2, 3], np.array([2, 0, 3])) == 1
     assert metrics.mean_absolute_error([0.5], [0.25]) == 0.25
@@ -103,6 +154,9 @@ def test_translation_scores_name_the_extra_that_they_need(monkeypatch):
         metrics.translation_scores(["a"], ["a"])
 
 
+LANGUAGE_MODEL = RecurrentLanguageModel(4, "lstm", 3, 3, tokenizer=CharacterTokenizer("abcd"))
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -126,6 +180,19 @@ def test_translation_scores_name_the_extra_that_they_need(monkeypatch):
             lambda: metrics.sliding_window_log_prob(None, []),
             "model: expected a language model, got",
         ),
+        (
+            lambda: metrics.nats_per_character(TokenValueModel(4), "ab"),
+            "model: expected a language model, got .* without tokenizer",
+        ),
+        (
+            lambda: metrics.nats_per_character(pair_model(tokenizer=None), "ab"),
+            "model: expected a language model with a tokenizer, got None",
+        ),
+        (lambda: metrics.nats_per_character(pair_model(), "a"), "text: .* at least 2 token ids"),
+        (lambda: metrics.nats_per_character(pair_model(), []), r"text: expected .* got \[\]"),
+        (lambda: metrics.nats_per_character(pair_model(), 3), "text: expected .* got 3"),
+        (lambda: metrics.nats_per_character(LANGUAGE_MODEL, "xy"), "text: expected characters"),
+        (lambda: metrics.nats_per_character(LANGUAGE_MODEL, ["ab", 3]), "text: expected a string"),
     ],
 )
 def test_invalid_arguments_raise(call, message):
