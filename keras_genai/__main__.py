@@ -1,4 +1,4 @@
-"""Command line: python -m keras_genai list | train | generate.
+"""Command line: python -m keras_genai list | train | generate | evaluate.
 
 `list` and `--help` do not load TensorFlow: the modules that need it are imported by the commands.
 """
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments, output: Output) -> int:
     """Run a command, and turn every error into one line and an exit code."""
     try:
-        options = build_parser(list_recipes, train, generate).parse_args(arguments)
+        options = build_parser(list_recipes, train, generate, evaluate).parse_args(arguments)
         check_encoding(options)
         options.arguments = arguments
         options.line = shlex.join(["python", "-m", "keras_genai", *arguments])
@@ -310,6 +310,39 @@ def _generate_text(model, options) -> int:
             yield "\n"
 
     return _write(pieces(), options.output)
+
+
+def evaluate(options) -> int:
+    """Print tables of the quality and speed of models, and plot those of images."""
+    if bool(options.sources) == options.all:
+        raise UsageError("evaluate: expected names or files of models, or --all")
+    if options.output is not None and options.output.suffix != ".png":
+        raise UsageError(
+            f"--output: expected a name that ends in .png, got {str(options.output)!r}"
+        )
+
+    from keras_genai import evaluation, pretrained, quality_report
+    from keras_genai.callbacks import save_figure
+
+    check_keras_settings()
+    names = set(pretrained.names())
+    sources = (
+        [name for name in catalog.RECIPES if name in names] if options.all else options.sources
+    )
+    candidates = [evaluation.open_model(source) for source in sources]
+    if not any(candidate.makes_images for candidate in candidates):
+        _reject(options, ("samples", "output"), "only for a model of images")
+    rows = []
+    for i, candidate in enumerate(candidates):
+        print(f"{candidate.name}: {i + 1} of {len(candidates)} …", file=sys.stderr)
+        rows.append(evaluation.evaluate(candidate, options.samples, options.seed))
+    if options.all:
+        rows.insert(0, evaluation.training_images_row())
+    if options.output is not None:
+        images = [row for row in rows if isinstance(row, quality_report.ImageRow)]
+        save_figure(quality_report.plot_quality(images), options.output)
+    print((quality_report.to_json if options.json else quality_report.to_table)(rows), end="")
+    return 0
 
 
 # Options of several commands.

@@ -6,6 +6,7 @@ import pathlib
 from keras_genai.runs import DTYPES
 
 MAX_COUNT = 10_000  # samples in one file
+MIN_SAMPLES, MAX_SAMPLES = 100, 100_000  # images of which the quality is measured
 MAX_WORKERS = 64  # processes of one machine
 
 
@@ -20,14 +21,14 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def build_parser(list_recipes, train, generate) -> argparse.ArgumentParser:
+def build_parser(list_recipes, train, generate, evaluate) -> argparse.ArgumentParser:
     """Return the parser; `options.command` is the function of the command, one of the arguments."""
     parser = Parser(
         allow_abbrev=False,
         prog="python -m keras_genai",
-        description="Train the generative models of the articles, and generate from them.",
+        description="Train, sample and evaluate the generative models of the articles.",
     )
-    commands = parser.add_subparsers(required=True, metavar="list | train | generate")
+    commands = parser.add_subparsers(required=True, metavar="list | train | generate | evaluate")
 
     command = commands.add_parser(
         "list", allow_abbrev=False, help="list all recipes with their expected metrics"
@@ -133,6 +134,33 @@ def build_parser(list_recipes, train, generate) -> argparse.ArgumentParser:
         choices=("mirrored",),
         help="split the samples over all devices of this machine [one device]",
     )
+
+    command = commands.add_parser(
+        "evaluate", allow_abbrev=False, help="print tables of the quality and speed of models"
+    )
+    command.set_defaults(command=evaluate)
+    add = command.add_argument
+    add(
+        "sources",
+        nargs="*",
+        metavar="NAME-OR-FILE.keras",
+        help="pretrained models, or saved ones: of images of 28 × 28 gray pixels, or of a run",
+    )
+    add("--all", action="store_true", help="all pretrained models")
+    add("--json", action="store_true", help="print JSON instead of tables")
+    add(
+        "--output",
+        type=pathlib.Path,
+        metavar="FILE.png",
+        help="figure of the image models, quality over sampling time [none]",
+    )
+    add(
+        "--samples",
+        type=lambda text: _positive_int(text, MIN_SAMPLES, MAX_SAMPLES),
+        metavar="N",
+        help="number of generated images [diffusion: 2000, others: 10000]",
+    )
+    add("--seed", type=_non_negative_int, default=0, metavar="N", help="seed of the samples [0]")
     return parser
 
 
@@ -150,8 +178,9 @@ def _non_negative_int(text: str) -> int:
 
 def check_encoding(options) -> None:
     """Raise UsageError for an argument with bytes that are not UTF-8, which Python escapes."""
-    for name, value in vars(options).items():
-        try:
-            str(value).encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UsageError(f"{name}: expected a text in UTF-8, got {str(value)!r}") from error
+    for name, values in vars(options).items():
+        for value in values if isinstance(values, list) else [values]:
+            try:
+                str(value).encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise UsageError(f"{name}: expected a text in UTF-8, got {str(value)!r}") from error

@@ -1,4 +1,4 @@
-"""Callbacks: a grid of samples after each epoch, atomic checkpoints, an error at divergence."""
+"""Callbacks: samples and their metrics after epochs, atomic checkpoints, an error at divergence."""
 
 import io
 import math
@@ -6,12 +6,17 @@ import sys
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from keras_genai.distribution import is_first_worker
+from keras_genai import metrics
+from keras_genai.distribution import MultiWorkerStrategy, is_first_worker
 from keras_genai.files import replace_file, to_path
 from keras_genai.plotting import plot_images
-from keras_genai.random_state import check_seed
-from keras_genai.validation import check_methods, check_number, check_size
+from keras_genai.random_state import check_seed, random_generator
+from keras_genai.validation import check_labels, check_methods, check_number, check_size
+
+SAMPLING_BATCH_SIZE = 500  # images that are generated at once, which bounds the memory
+MIN_SAMPLES = 10
 
 
 def save_figure(figure, path) -> None:
@@ -110,6 +115,108 @@ class SampleGrid(keras.callbacks.Callback):
             png = io.BytesIO()
             figure.savefig(png)
             display(Image(png.getvalue()))
+
+
+def generate_batches(model, num_samples: int, labels=None, seed: int = 0):
+    """Yield generated images in batches of 500, each with a seed of its own.
+
+    Args:
+        model: Image model with `generate`.
+        num_samples: Int. Number of images of all batches.
+        labels: Int or sequence of ints `(num_samples,)` for a conditional model, else `None`.
+            Defaults to `None`.
+        seed: Int. Seed of the noise. Defaults to `0`.
+    """
+    starts = range(0, num_samples, SAMPLING_BATCH_SIZE)
+    seeds = random_generator(seed).integers(2**31, size=len(starts))
+    for start, batch_seed in zip(starts, seeds, strict=True):
+        stop = min(start + SAMPLING_BATCH_SIZE, num_samples)
+        batch_labels = labels if np.ndim(labels) == 0 else labels[start:stop]
+        yield model.generate(stop - start, labels=batch_labels, seed=int(batch_seed))
+
+
+class SampleMetrics(keras.callbacks.Callback):
+    """Compare generated images with real ones in training: Fréchet distance, precision, recall.
+
+    The metrics are added to `logs` as `frechet_distance`, `precision` and `recall`, NaN in epochs
+    that are not measured. `History`, the progress bar and the callbacks that follow in the list of
+    `fit` see them: `EarlyStopping`, `ModelCheckpoint` and `CSVLogger` come after this callback,
+    `RaiseOnNaN` before it. A patience is counted in epochs, also in those that are not measured.
+
+    The noise is the same after every epoch, and does not come from the model's own random
+    generator: training is the same with and without this callback. Of several workers, the first
+    one generates; all log its values, so that all stop at the same epoch.
+
+    Args:
+        images: Float array `(n, features)` or `(n, height, width, channels)` in [0, 1], n at least
+            10. Real images, best those of a test set. The Fréchet distance depends on their number
+            and on `num_samples`.
+        every: Int. Number of epochs from one measurement to the next. Defaults to `1`.
+        num_samples: Int, at least 10. Number of generated images. Defaults to `2000`.
+        labels: Int or int array `(num_samples,)` for a conditional model, else `None`. Defaults to
+            `None`.
+        seed: Int. Seed of the noise. Defaults to `0`.
+        network: `keras.Model` or `None`. Network of the features; `None` is article 4's CNN, for
+            28 × 28 gray images. See `metrics.image_features`. Defaults to `None`.
+
+    Raises:
+        ValueError: for invalid images, sizes or network. Model and labels are checked before
+            training.
+
+    Example:
+        test = datasets.load_mnist()[1][0].reshape(-1, 784) / 255
+        stop = keras.callbacks.EarlyStopping("frechet_distance", mode="min", patience=3)
+        history = gan.fit(x, epochs=50, callbacks=[SampleMetrics(test), stop])
+    """
+
+    def __init__(self, images, every=1, num_samples=2000, labels=None, seed=0, network=None):
+        super().__init__()
+        self.every = check_size("every", every)
+        self.num_samples = check_size("num_samples", num_samples, MIN_SAMPLES)
+        self.labels, self.seed, self.network = labels, check_seed(seed), network
+        self.reference = metrics.image_features(images, network)
+        self.image_size = np.size(images) // len(images)
+        check_size("number of images", len(images), MIN_SAMPLES)
+
+    def on_train_begin(self, logs=None):
+        check_methods("model", self.model, "an image model with `generate`", "generate")
+        check_methods("model", self.model, "an image model", "image_shape", "num_classes")
+        if math.prod(self.model.image_shape) != self.image_size:
+            raise ValueError(
+                f"images: expected those of the model, {self.model.image_shape}, got "
+                f"{self.image_size} values each."
+            )
+        # Labels that do not fit would otherwise fail after a whole epoch.
+        if self.labels is not None:
+            self.labels = check_labels(self.labels, self.model.num_classes, self.num_samples)
+        labels = None if self.labels is None else self.labels[:1]
+        metrics.image_features(self.model.generate(1, labels=labels, seed=self.seed), self.network)
+
+    def on_epoch_end(self, epoch, logs=None):
+        values = np.full(3, np.nan)
+        if (epoch + 1) % self.every == 0:
+            strategy = self.model.distribute_strategy
+            if is_first_worker(strategy):
+                values = self._measure()
+            if isinstance(strategy, MultiWorkerStrategy):
+                values = _send_from_first_worker(strategy, values)
+        names = ("frechet_distance", "precision", "recall")
+        if logs is not None:
+            logs.update(zip(names, map(float, values), strict=True))
+
+    def _measure(self):
+        batches = generate_batches(self.model, self.num_samples, self.labels, self.seed)
+        features = np.concatenate([metrics.image_features(x, self.network) for x in batches])
+        distance = metrics.frechet_distance(self.reference, features)
+        return [distance, *metrics.precision_recall(self.reference, features)]
+
+
+def _send_from_first_worker(strategy: MultiWorkerStrategy, values) -> np.ndarray:
+    """Return the values of the first worker on all workers, which call this function together."""
+    is_first = float(is_first_worker(strategy))
+    row = np.append(np.nan_to_num(values), 1) * is_first
+    total = strategy.reduce("SUM", tf.constant(row), axis=None).numpy()
+    return total[:-1] / total[-1]  # a worker of several devices is counted more than once
 
 
 class AtomicModelCheckpoint(keras.callbacks.Callback):

@@ -16,11 +16,18 @@ from keras_genai.cnn import build_cnn
 from keras_genai.diffusion import DDPM, NoiseSchedule, build_unet
 from keras_genai.gan import GAN, build_discriminator, build_generator
 from keras_genai.gpt2 import build_gpt2
+from keras_genai.learned_prior import LearnedPriorVAE, MixturePrior
 from keras_genai.pixelcnn import build_pixelcnn
 from keras_genai.rnn import build_forecaster, build_language_model
 from keras_genai.text import CharacterTokenizer, GPT2Tokenizer, TranslationTokenizer
 from keras_genai.transformer import TransformerSchedule, build_seq2seq_transformer
-from keras_genai.vae import VAE, build_decoder, build_encoder
+from keras_genai.vae import (
+    VAE,
+    build_conv_decoder,
+    build_conv_encoder,
+    build_decoder,
+    build_encoder,
+)
 from keras_genai.wavenet import build_wavenet
 
 # Executing several steps per call saves time on small models.
@@ -66,6 +73,17 @@ def _build_article4_vae(seed, num_classes=None):
 def _build_conditional_vae(seed, num_classes=10):
     encoder = build_encoder(num_classes=num_classes)
     return VAE(encoder, build_decoder(num_classes=num_classes), beta=5.0, seed=seed)
+
+
+def _build_conv_vae(seed, num_classes=None, *, latent_dim, num_components, beta=1.0):
+    encoder = build_conv_encoder(latent_dim=latent_dim, num_classes=num_classes)
+    decoder = build_conv_decoder(latent_dim=latent_dim, num_classes=num_classes)
+    prior = MixturePrior(latent_dim, num_components, num_classes)
+    return LearnedPriorVAE(encoder, decoder, prior, beta=beta, seed=seed)
+
+
+def _compile_conv_vae(model, steps):
+    model.compile(Adam(CosineDecay(1e-3, steps)), jit_compile=False)
 
 
 def _compile_vae(model, steps):
@@ -233,6 +251,16 @@ EXPERIMENTS = {
     "article4-cnn": Experiment(tasks.ClassificationTask(), _build_cnn, _compile_cnn),
     "conditional-vae": Experiment(
         tasks.VAETask(class_conditional=True), _build_conditional_vae, _compile_vae
+    ),
+    "conv-vae": Experiment(
+        tasks.VAETask(flat=False, frechet=True),
+        partial(_build_conv_vae, latent_dim=16, num_components=500),
+        _compile_conv_vae,
+    ),
+    "conditional-conv-vae": Experiment(
+        tasks.VAETask(class_conditional=True, flat=False, frechet=True),
+        partial(_build_conv_vae, num_classes=10, latent_dim=12, num_components=50, beta=1.25),
+        _compile_conv_vae,
     ),
     "article3-rnn": _language_model(
         tasks.LanguageModelingTask("books"), "simple_rnn", 256, 1113, 0.3, learning_rate=1e-3

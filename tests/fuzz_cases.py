@@ -30,20 +30,24 @@ from keras_genai import (
     catalog,
     cnn,
     conditioning,
+    conv_networks,
     datasets,
     diffusion,
     distribution,
     embeddings,
+    evaluation,
     gan,
     gpt2,
     gpt2_checkpoint,
     language_model,
+    learned_prior,
     metrics,
     noise_schedule,
     pipelines,
     pixelcnn,
     plotting,
     pretrained,
+    quality_report,
     random_state,
     recipes,
     rnn,
@@ -81,7 +85,8 @@ EXCLUDED = {
         token_buffer repeat_rows compiled_functions CompiledFunctions truncate_at_stop_token
         model_strategy round_up pad_to_multiple num_tokens concat_labels pack_inputs lookup
         positions_from token_weights mask_padding gelu_new shift_right shift_down pixel_nll
-        reconstruction_loss squared_error kl_divergence ddpm_step ddim_step
+        reconstruction_loss squared_error kl_divergence ddpm_step ddim_step DPMSolverStep
+        gaussian_log_prob
     """,
     "is a base class, or an interface": """
         AutoregressiveModel SeedStateMixin Recipe Training TrainingResult TokenModelMixin CausalLM
@@ -90,9 +95,9 @@ EXCLUDED = {
         to_strategy
     """,
     "is itself a check": """
-        check_sampler check_stop_token check_length_penalty check_network check_probabilities
-        check_compatible check_tokenizer check_same_shape check_seed encode_texts
-        check_sample_rates
+        check_sampler check_stop_token check_scores check_length_penalty check_network
+        check_probabilities check_compatible check_tokenizer check_same_shape check_seed
+        encode_texts check_sample_rates
     """,
     "has the arguments of the layer of Keras that it extends": """
         Dropout Embedding ReversibleEmbedding MaskedGlobalAveragePooling1D
@@ -111,8 +116,19 @@ EXCLUDED = {
         reset_decay_steps resumable_dataset count_windows scale_pixels split_sounds
     """,
     "trains for minutes, after the checks of `prepare`": "train",
+    "measures a trained model, or its images": """
+        Candidate open_model evaluate evaluate_image_model evaluate_text_model measure_images
+        training_images_row generate_batches
+    """,
+    "is a row of a table": "ImageRow TextRow RecipeRow",
     "asks for a trained classifier, or for another library": "classify_digits translation_scores",
 }
+
+
+def _built_prior():
+    prior = learned_prior.MixturePrior(2, 3)
+    prior.build()
+    return prior
 
 
 @functools.cache
@@ -126,6 +142,9 @@ def networks():
         "encoder": vae_networks[0],
         "decoder": vae_networks[1],
         "vae": plane,
+        "prior": _built_prior(),
+        "square_features": keras.Sequential([keras.Input((4,)), keras.layers.Identity()]),
+        "encoder_mean": keras.Model(vae_networks[0].inputs[0], vae_networks[0].outputs[0]),
         "generator": gan.build_generator(2, (3,), 6),
         "discriminator": gan.build_discriminator(6, (3,)),
         "square_vae": vae.VAE(vae.build_encoder(4, (3,), 2), vae.build_decoder(2, (3,), 4)),
@@ -221,6 +240,9 @@ DIFFUSION = {
 }
 TRANSFORMER = {"num_layers": 1, "d_model": 4, "num_heads": 2, "dff": 4, "dropout": 0.1}
 
+ROW = quality_report.ImageRow(
+    "a", "VAE", 10, 1.0, 100, 5.0, 2.0, 0.1, 0.8, 0.7, 10, 9.0, 11.0, seconds_per_1000=0.5
+)
 EPOCH = tf.Variable(0, dtype=tf.int64)
 
 
@@ -244,6 +266,18 @@ def sample_grid(**options):
     callback.set_model(model("square_vae"))
     callback.on_train_begin()
     callback.on_epoch_end(0)
+
+
+def sample_metrics(**options):
+    """Run the callback before and after an epoch."""
+    callback = callbacks.SampleMetrics(**options)
+    callback.set_model(model("square_vae"))
+    callback.on_train_begin()
+    callback.on_epoch_end(0, {})
+
+
+def likelihood_arguments():
+    return dict(model=model("vae"), x=FLAT, labels=None, num_samples=2, batch_size=4, seed=0)
 
 
 # Name: function, and a function that returns its valid arguments.
@@ -308,6 +342,82 @@ CASES = {
             initializer="pytorch",
         ),
     ),
+    "build_conv_encoder": (
+        conv_networks.build_conv_encoder,
+        lambda: dict(
+            image_shape=(4, 4, 1),
+            widths=(2,),
+            hidden_dim=3,
+            latent_dim=2,
+            activation="relu",
+            num_classes=3,
+        ),
+    ),
+    "build_conv_decoder": (
+        conv_networks.build_conv_decoder,
+        lambda: dict(
+            latent_dim=2,
+            hidden_dim=3,
+            widths=(2,),
+            image_shape=(4, 4, 1),
+            activation="relu",
+            num_classes=3,
+        ),
+    ),
+    "build_conv_generator": (
+        conv_networks.build_conv_generator,
+        lambda: dict(latent_dim=2, widths=(2,), image_shape=(4, 4, 1), num_classes=3),
+    ),
+    "build_conv_discriminator": (
+        conv_networks.build_conv_discriminator,
+        lambda: dict(
+            image_shape=(4, 4, 1), widths=(2,), num_classes=3, output_activation="sigmoid"
+        ),
+    ),
+    "MixturePrior": (
+        learned_prior.MixturePrior,
+        lambda: dict(latent_dim=2, num_components=3, num_classes=3),
+    ),
+    "MixturePrior.sample": (
+        method("prior", "sample"),
+        lambda: dict(num_samples=2, labels=None, seed=0),
+    ),
+    "LearnedPriorVAE": (
+        learned_prior.LearnedPriorVAE,
+        lambda: dict(
+            encoder=model("encoder"),
+            decoder=model("decoder"),
+            prior=model("prior"),
+            beta=1.0,
+            likelihood="bernoulli",
+            seed=0,
+        ),
+    ),
+    "image_features": (
+        metrics.image_features,
+        lambda: dict(images=FLAT, network=model("encoder_mean")),
+    ),
+    "frechet_distance": (metrics.frechet_distance, lambda: dict(real=FLAT, generated=FLAT)),
+    "kernel_distance": (
+        metrics.kernel_distance,
+        lambda: dict(real=FLAT, generated=FLAT, num_subsets=2, subset_size=2, seed=0),
+    ),
+    "precision_recall": (metrics.precision_recall, lambda: dict(real=FLAT, generated=FLAT, k=2)),
+    "density_coverage": (metrics.density_coverage, lambda: dict(real=FLAT, generated=FLAT, k=2)),
+    "elbo": (metrics.elbo, likelihood_arguments),
+    "importance_weighted_log_likelihood": (
+        metrics.importance_weighted_log_likelihood,
+        likelihood_arguments,
+    ),
+    "bits_per_dimension": (
+        metrics.bits_per_dimension,
+        lambda: dict(nats=[1.0, 2.0], num_dimensions=3),
+    ),
+    "perplexity": (metrics.perplexity, lambda: dict(nats_per_token=1.0)),
+    "nats_per_character": (
+        metrics.nats_per_character,
+        lambda: dict(model=model("lm"), text="abc"),
+    ),
     "build_gan": (gan.build_gan, new_gan),
     "train_gan": (
         gan.train_gan,
@@ -326,7 +436,17 @@ CASES = {
             verbose=0,
         ),
     ),
-    "GAN": (gan.GAN, lambda: dict(**new_gan(), joint_batch=False, resample_noise=True, seed=0)),
+    "GAN": (
+        gan.GAN,
+        lambda: dict(
+            **new_gan(),
+            joint_batch=False,
+            resample_noise=True,
+            seed=0,
+            loss="non_saturating",
+            discriminator_steps=1,
+        ),
+    ),
     "GAN.generate": (method("gan", "generate"), lambda: dict(num_samples=2, labels=None, seed=0)),
     "build_cnn": (cnn.build_cnn, lambda: dict(image_shape=(4, 4, 1), num_classes=2)),
     "build_unet": (
@@ -731,6 +851,24 @@ CASES = {
             path=None, num_images=4, labels=None, seed=0, columns=None, image_shape=(2, 2)
         ),
     ),
+    "SampleMetrics": (
+        sample_metrics,
+        lambda: dict(
+            images=np.random.default_rng(0).random((10, 4), "float32"),
+            every=1,
+            num_samples=10,
+            labels=None,
+            seed=0,
+            network=model("square_features"),
+        ),
+    ),
+    "common_substrings": (
+        evaluation.common_substrings,
+        lambda: dict(text="abcab", source="bcabc"),
+    ),
+    "to_table": (quality_report.to_table, lambda: dict(rows=[ROW])),
+    "to_json": (quality_report.to_json, lambda: dict(rows=[ROW])),
+    "plot_quality": (figure_of(quality_report.plot_quality), lambda: dict(rows=[ROW])),
     "AtomicModelCheckpoint": (
         callbacks.AtomicModelCheckpoint,
         lambda: dict(path=checkpoint_folder() / "saved.keras"),

@@ -75,6 +75,13 @@ NUMBER = "expected a whole number from"
         (["train", "article4-vae", "--epochs", str(10**20)], f"--epochs: {NUMBER} 1"),
         (["train", "article4-vae", "--seed", str(10**20)], f"--seed: {NUMBER} 0"),
         (["train", "article4-vae", "--output", "series.csv"], "series.csv: cannot be written"),
+        (["evaluate", "vae.keras"], "vae.keras: expected a model of MNIST digits, (784,) or"),
+        (["evaluate", "text.keras"], "text.keras: expected a model of MNIST digits, or run.json"),
+        (["evaluate", "article4-vae", "folder.keras"], "folder.keras: no such file"),
+        (["evaluate", "caf\udce9.keras"], "sources: expected a text in UTF-8"),
+        (["evaluate", "."], ".: no such recipe"),
+        (["evaluate", ""], ": no such recipe"),
+        (["evaluate", "article4-vae", "--samples", "1" * 5000], f"--samples: {NUMBER} 100"),
         (["train", "\udce9"], "name: expected a text in UTF-8"),
         (["\udce9"], "invalid choice"),
     ],
@@ -109,7 +116,11 @@ def test_error_of_any_type_is_one_line_and_named(monkeypatch, capsys):
 )
 def test_other_global_settings_of_keras_are_one_line(files, monkeypatch, capsys, name, value):
     monkeypatch.setattr(keras.config, name, lambda: value)
-    for command in (["train", "article4-vae"], ["generate", str(files / "vae.keras")]):
+    for command in (
+        ["train", "article4-vae"],
+        ["generate", str(files / "vae.keras")],
+        ["evaluate", "article4-vae"],
+    ):
         assert main(command) == 2
         err = capsys.readouterr().err
         assert f"{name}: expected " in err and repr(value) in err and err.count("\n") == 1

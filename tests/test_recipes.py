@@ -32,6 +32,8 @@ from keras_genai.wavenet import build_wavenet
         ("article4-gan", 50, 64),
         ("article4-cnn", 5, 64),
         ("conditional-vae", 10, 64),
+        ("conv-vae", 30, 64),
+        ("conditional-conv-vae", 30, 64),
         ("article3-rnn", 12, 32),
         ("article3-lstm", 12, 32),
         ("article3-lstm-tang", 12, 32),
@@ -255,6 +257,18 @@ def test_training_loop_of_each_gan():
         "article2-gan": (True, False),
         "article4-gan": (False, True),
     }
+
+
+@pytest.mark.parametrize(
+    "name, sizes",
+    [("conv-vae", (16, 500, None, 1.0)), ("conditional-conv-vae", (12, 50, 10, 1.25))],
+)
+def test_convolutional_vaes_have_a_learned_prior(name, sizes):
+    model = recipes.create(name, steps=100)
+    prior = model.prior
+    assert (prior.latent_dim, prior.num_components, prior.num_classes, model.beta) == sizes
+    assert model.image_shape == (28, 28, 1)
+    np.testing.assert_allclose(learning_rates(model.optimizer, (0, 100)), [1e-3, 0], atol=1e-9)
 
 
 def test_same_seed_gives_the_same_initial_weights():

@@ -17,6 +17,7 @@ version streamed_arrays
 validation replicas
 cluster batch_checks layer_state random_state files
 conditioning embeddings
+conv_networks
 models distribution
 adversarial
 array_files audio image_files series_files
@@ -32,9 +33,12 @@ tokenizer_files language_model
 attention noise_schedule unet pixelcnn_cache
 seq2seq
 vae gan cnn rnn transformer gpt2 pixelcnn wavenet diffusion
-gpt2_checkpoint saving
+learned_prior gpt2_checkpoint
+saving
 __init__
-metrics plotting pretrained
+plotting pretrained
+feature_metrics likelihood
+metrics
 callbacks drawing
 diagrams
 tasks.base
@@ -43,7 +47,8 @@ tasks
 catalog experiments
 runs
 recipes arguments
-export
+quality_report
+export evaluation
 __main__
 """
 LAYER_OF = {

@@ -120,14 +120,25 @@ class VAETask(ImageTask):
 
     The metric is the test loss; for a conditional VAE it is the percentage of samples that a
     classifier assigns to the requested digit.
+
+    Args:
+        class_conditional, flat: See `ImageTask`.
+        frechet: Bool. Whether the metric is the Fréchet distance between 10,000 generated digits
+            and the test images instead, in features of article 4's CNN. Defaults to `False`.
     """
+
+    def __init__(self, class_conditional=False, flat=True, frechet=False):
+        super().__init__(class_conditional, flat)
+        self.frechet = frechet
 
     @property
     def needs_classifier(self):
-        return self.class_conditional
+        return self.class_conditional or self.frechet
 
     def evaluate(self, model, data):
         results = super().evaluate(model, data)
+        if self.frechet:
+            return {**results, **_sample_quality(model, data)}
         if not self.class_conditional:
             return results
         labels = np.arange(10_000) % 10
@@ -253,6 +264,19 @@ def uniform_rows(rows, shape: tuple) -> np.ndarray:
         generator = np.random.Generator(np.random.PCG64(0).advance(position))
         values[:] = generator.random(odd + size, "float32")[odd:]
     return uniform.reshape(-1, *shape)
+
+
+def _sample_quality(model, data) -> dict:
+    """Return the Fréchet distance of 10,000 generated digits, and which digits they are."""
+    labels = cycle_labels(model, 10_000)
+    samples = model.generate(10_000, labels, seed=0)
+    features = [metrics.image_features(images) for images in (data.test[0], samples)]
+    predicted = metrics.classify_digits(samples, data.classifier)
+    _, fractions = metrics.mode_coverage(predicted)
+    quality = {"value": metrics.frechet_distance(*features), "digit_fractions": fractions}
+    if labels is None:
+        return quality
+    return {**quality, "label_accuracy": metrics.label_accuracy(predicted, labels)}
 
 
 def _digit_coverage(predicted) -> dict:
