@@ -14,7 +14,13 @@ from keras.optimizers.schedules import CosineDecay
 from keras_genai import pretrained, tasks
 from keras_genai.cnn import build_cnn
 from keras_genai.diffusion import DDPM, NoiseSchedule, build_unet
-from keras_genai.gan import GAN, build_discriminator, build_generator
+from keras_genai.gan import (
+    GAN,
+    build_conv_discriminator,
+    build_conv_generator,
+    build_discriminator,
+    build_generator,
+)
 from keras_genai.gpt2 import build_gpt2
 from keras_genai.learned_prior import LearnedPriorVAE, MixturePrior
 from keras_genai.pixelcnn import build_pixelcnn
@@ -108,12 +114,27 @@ def _build_article4_gan(seed, num_classes=None):
     return GAN(build_generator(), build_discriminator(), seed=seed)
 
 
+def _build_dcgan(seed, num_classes=None):
+    discriminator = build_conv_discriminator(output_activation="linear")
+    return GAN(build_conv_generator(), discriminator, seed=seed, loss="wasserstein_gp")
+
+
 def _compile_small_gan(model, steps):
     model.compile("adam", "adam", steps_per_execution=STEPS_PER_EXECUTION)
 
 
 def _compile_gan(model, steps):
     model.compile(steps_per_execution=STEPS_PER_EXECUTION)
+
+
+def _compile_dcgan(model, steps):
+    # A small beta_1 as in Radford et al. 2016. At the end of training, the generator has the
+    # average of its weights (Keras's `use_ema`).
+    optimizers = [
+        Adam(CosineDecay(4e-4, steps), beta_1=0.5, **options)
+        for options in ({"use_ema": True, "ema_momentum": 0.999}, {})
+    ]
+    model.compile(*optimizers, jit_compile=False)
 
 
 # CNN.
@@ -262,6 +283,7 @@ EXPERIMENTS = {
         partial(_build_conv_vae, num_classes=10, latent_dim=12, num_components=50, beta=1.25),
         _compile_conv_vae,
     ),
+    "dcgan": Experiment(tasks.GANTask(flat=False, frechet=True), _build_dcgan, _compile_dcgan),
     "article3-rnn": _language_model(
         tasks.LanguageModelingTask("books"), "simple_rnn", 256, 1113, 0.3, learning_rate=1e-3
     ),

@@ -273,8 +273,8 @@ def train_gan(
 class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
     """GAN whose `train_step` is the training loop of `train_gan`, for `fit`.
 
-    Metrics: `discriminator_loss` and `generator_loss` in nats, `real_accuracy` and `fake_accuracy`,
-    the fractions of real and of generated images that the discriminator classifies correctly.
+    Metrics: `discriminator_loss` and `generator_loss`; `real_accuracy` and `fake_accuracy`, the
+    fractions that D classifies correctly (scores by their sign; no meaning for a Wasserstein loss).
 
     Args:
         generator: `keras.Model` from `build_generator`.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Annotation, Text
 
-from keras_genai import cluster, datasets, evaluation, quality_report
+from keras_genai import cluster, datasets, evaluation, metrics, quality_report
 from keras_genai.__main__ import main
 from keras_genai.callbacks import SampleMetrics, generate_batches
 from keras_genai.learned_prior import LearnedPriorVAE, MixturePrior
@@ -106,12 +106,15 @@ def test_nats_of_a_pixelcnn_are_exact_and_of_two_levels_only(few_digits):
     )
 
 
-def test_other_likelihoods_and_priors_have_no_nats(few_digits):
+def test_bound_of_a_learned_prior_and_no_nats_of_other_likelihoods(few_digits):
     assert evaluation.evaluate_image_model(small_vae(likelihood="gaussian"), 100).nats is None
     model = small_vae()
     model = LearnedPriorVAE(model.encoder, model.decoder, MixturePrior(2, 3), seed=0)
     row = evaluation.evaluate_image_model(model, 100)
-    assert row.nats is None and row.family == "VAE"
+    x = datasets.binarize(few_digits[0])
+    expected = metrics.importance_weighted_log_likelihood(model, x, num_samples=2, seed=0)
+    assert row.nats == pytest.approx(-expected.mean(), rel=1e-6)
+    assert (row.nats_is_bound, row.family) == (True, "VAE")
 
 
 def test_time_is_without_compilation_and_without_the_smaller_last_batch(few_digits, monkeypatch):

@@ -33,8 +33,10 @@ PRETRAINED = [
     "article4-gan",
     "article4-gpt2",
     "article4-vae",
+    "conditional-conv-vae",
     "conditional-vae",
     "conv-vae",
+    "dcgan",
 ]
 
 
@@ -85,7 +87,9 @@ def test_pretrained_weights_reproduce_their_metric(name, monkeypatch):
         data.test = tuple(None if array is None else array[:100] for array in data.test)
     value = task.evaluate(pretrained.load(name), data)["value"]
     # The bound of a VAE is an average over noise, which varies by some hundredths of a nat.
-    tolerance = {"article4-vae": 0.1, "article3-diffusion": 4.0, "conv-vae": 0.05}.get(name, 0.005)
+    tolerance = {"article4-vae": 0.1, "article3-diffusion": 4.0}.get(name, 0.005)
+    if recipe.metric.startswith("Fréchet"):
+        tolerance = 0.05
     assert value == pytest.approx(info["value"], abs=tolerance)
     assert info["value"] == pytest.approx(recipe.expected, abs=recipe.tolerance)
     command = name.replace("-tang", " --data tang")

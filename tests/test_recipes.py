@@ -34,6 +34,7 @@ from keras_genai.wavenet import build_wavenet
         ("conditional-vae", 10, 64),
         ("conv-vae", 30, 64),
         ("conditional-conv-vae", 30, 64),
+        ("dcgan", 8, 64),
         ("article3-rnn", 12, 32),
         ("article3-lstm", 12, 32),
         ("article3-lstm-tang", 12, 32),
@@ -137,6 +138,7 @@ def test_image_recipes_use_adam(name):
         optimizers = [model.generator_optimizer, model.discriminator_optimizer]
     learning_rates = {
         "article4-gan": 2e-4,
+        "dcgan": 4e-4,
         "article3-pixelcnn": 6e-3,
         "article3-diffusion": 2e-3,
         "article3-diffusion-unconditional": 2e-3,
@@ -256,7 +258,19 @@ def test_training_loop_of_each_gan():
         "article1-gan": (True, False),
         "article2-gan": (True, False),
         "article4-gan": (False, True),
+        "dcgan": (False, True),
     }
+
+
+def test_dcgan_averages_the_weights_of_the_generator_only():
+    model = recipes.create("dcgan", steps=100)
+    assert (model.loss_name, model.discriminator_steps) == ("wasserstein_gp", 1)
+    generator, discriminator = model.generator_optimizer, model.discriminator_optimizer
+    assert (generator.use_ema, discriminator.use_ema) == (True, False)
+    assert generator.ema_momentum == 0.999
+    for optimizer in (generator, discriminator):
+        assert optimizer.beta_1 == 0.5
+        np.testing.assert_allclose(learning_rates(optimizer, (0, 100)), [4e-4, 0], atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,13 @@ class ImageTask(Task):
         class_conditional: Bool. Whether the model is trained with labels. Defaults to `False`.
         flat: Bool. Whether images are `(features,)` instead of `(height, width, 1)`. Defaults to
             `True`.
+        frechet: Bool. Whether the metric of a VAE or a GAN is the Fréchet distance between 10,000
+            generated digits and the test images, in features of article 4's CNN. Defaults to
+            `False`.
     """
 
-    def __init__(self, class_conditional=False, flat=True):
-        self.class_conditional, self.flat = class_conditional, flat
+    def __init__(self, class_conditional=False, flat=True, frechet=False):
+        self.class_conditional, self.flat, self.frechet = class_conditional, flat, frechet
 
     def load(self, source=None, cache=None) -> Data:
         if source is None:
@@ -120,16 +123,7 @@ class VAETask(ImageTask):
 
     The metric is the test loss; for a conditional VAE it is the percentage of samples that a
     classifier assigns to the requested digit.
-
-    Args:
-        class_conditional, flat: See `ImageTask`.
-        frechet: Bool. Whether the metric is the Fréchet distance between 10,000 generated digits
-            and the test images instead, in features of article 4's CNN. Defaults to `False`.
     """
-
-    def __init__(self, class_conditional=False, flat=True, frechet=False):
-        super().__init__(class_conditional, flat)
-        self.frechet = frechet
 
     @property
     def needs_classifier(self):
@@ -163,6 +157,8 @@ class GANTask(ImageTask):
     needs_classifier = True
 
     def evaluate(self, model, data):
+        if self.frechet:
+            return _sample_quality(model, data)
         return _digit_coverage(
             metrics.classify_digits(model.generate(10_000, seed=0), data.classifier)
         )
