@@ -24,13 +24,15 @@ from keras_genai.conditioning import (
 )
 from keras_genai.models import with_loss_scaling
 from keras_genai.replicas import weight_loss
-from keras_genai.validation import check_choice, check_same
+from keras_genai.validation import check_bools, check_choice, check_same
 
 GRADIENT_PENALTY_WEIGHT = 10.0
 
 # Losses: of (real_output, fake_output) for D, of (fake_output) for G. Each output is (batch, 1).
 
-_cross_entropy = keras.losses.BinaryCrossentropy()
+
+def _cross_entropy(targets, outputs):
+    return keras.losses.BinaryCrossentropy()(targets, outputs)  # new: it has the current `floatx`
 
 
 def _non_saturating(real, fake):
@@ -90,6 +92,7 @@ def gradient_penalty(discriminator, real, fake, labels, seed):
 def check_compatible(generator, discriminator, loss="non_saturating", joint_batch=False):
     """Raise ValueError unless the discriminator fits the generator's images, labels and loss."""
     check_choice("loss", loss, LOSSES)
+    check_bools(joint_batch=joint_batch)
     if joint_batch and loss != "non_saturating":
         raise ValueError(f"joint_batch: expected False for loss={loss!r}, got {joint_batch!r}.")
     check_network("generator", generator, ("noise",), ("images",))
