@@ -30,6 +30,9 @@ LATER_ARGUMENTS = {
     "input_axes": None,
     "output_axes": None,
     "quantization_config": None,
+    "renorm": False,
+    "renorm_clipping": None,
+    "renorm_momentum": 0.99,
     "sliding_window": None,
     "use_gate": False,
 }
