@@ -121,6 +121,8 @@ def train(options) -> int:
         batch_size=options.batch_size,
         seed=options.seed,
         data=options.data,
+        image_size=options.image_size,
+        channels=options.channels,
         folder=folder,
         resume=options.resume,
         cache=options.cache,

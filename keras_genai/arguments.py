@@ -48,6 +48,8 @@ def build_parser(list_recipes, train, generate, evaluate) -> argparse.ArgumentPa
         metavar="FOLDER-OR-FILE",
         help="your own images or WAV files (one folder per class), text, or series (CSV file)",
     )
+    add("--image-size", type=_positive_int, metavar="N", help="your images: height and width [28]")
+    add("--channels", type=int, choices=(1, 3), help="your images: gray (1) or color (3) [1]")
     add("--resume", action="store_true", help="continue after the last whole epoch")
     add(
         "--cache",

@@ -57,6 +57,7 @@ class Candidate(typing.NamedTuple):
         recipe: String or `None`. Name of the recipe.
         data: String or `None`. The user's data, `None` for those of the recipe.
         minutes: Float or `None`. Minutes of training.
+        image_size, channels: Ints or `None`. Those to which the user's images were converted.
     """
 
     name: str
@@ -64,6 +65,8 @@ class Candidate(typing.NamedTuple):
     recipe: str | None = None
     data: str | None = None
     minutes: float | None = None
+    image_size: int | None = None
+    channels: int | None = None
 
     @property
     def makes_images(self) -> bool:
@@ -95,12 +98,13 @@ def open_model(source: str) -> Candidate:
 
 
 def _read_run(path: pathlib.Path) -> tuple:
-    """Return recipe, data and minutes of the run that wrote a file, as far as they are known."""
+    """Return the attributes of a `Candidate` after `model` from the run that wrote a file."""
     run = RunFolder(path.parent)
     settings = run.read_settings() if path.name == run.model_path.name else None
     if settings is None:
-        return None, None, None
-    return settings["name"], settings["data"], settings.get("minutes")
+        return ()
+    names = ("name", "data", "minutes", "image_size", "channels")
+    return tuple(settings.get(name) for name in names)
 
 
 def _check_candidate(candidate: Candidate) -> None:
@@ -147,25 +151,26 @@ def evaluate(
     """
     check_type("candidate", candidate, Candidate)
     _check_candidate(candidate)
-    name, model, recipe, data, minutes = candidate
+    name, model, recipe, data, minutes, *_ = candidate
     row: ImageRow | TextRow | RecipeRow
     if candidate.makes_images:
         row = evaluate_image_model(model, num_samples, seed)
     elif isinstance(model, CausalLM):
         row = evaluate_text_model(model, str(recipe), data, seed)
     else:
-        row = _evaluate_recipe(model, recipe, data)
+        row = _evaluate_recipe(candidate)
     return dataclasses.replace(row, name=name, minutes=minutes)
 
 
-def _evaluate_recipe(model, recipe, data) -> RecipeRow:
-    task = EXPERIMENTS[recipe].task
+def _evaluate_recipe(candidate: Candidate) -> RecipeRow:
+    recipe = catalog.find(str(candidate.recipe))
+    task, model = EXPERIMENTS[recipe.name].task, candidate.model
     try:
-        value = task.evaluate(model, task.load(data))["value"]
+        data = task.load_run({**candidate._asdict(), "name": recipe.name})
+        value = task.evaluate(model, data)["value"]
     except ImportError:
         value = None
-    metric = catalog.find(recipe).metric
-    return RecipeRow(recipe, _count_parameters(model), None, metric, value)
+    return RecipeRow(recipe.name, _count_parameters(model), None, recipe.metric, value)
 
 
 def _count_parameters(model) -> int:

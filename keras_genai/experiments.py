@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -38,6 +39,7 @@ from keras_genai.wavenet import build_wavenet
 
 # Executing several steps per call saves time on small models.
 STEPS_PER_EXECUTION = 32
+MNIST_SHAPE = (28, 28, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,28 +64,47 @@ def _cross_entropy(**options):
 # VAE.
 
 
-def _build_article1_vae(seed, num_classes=None):
-    return VAE(build_encoder(latent_dim=2), build_decoder(latent_dim=2), seed=seed)
+def _scale_widths(widths, image_shape) -> tuple:
+    """Return the widths of convolutions that halve an image, with more of them for larger images.
+
+    The first of `widths` halve MNIST's 28 pixels to 7; others follow until no more than 8 are left.
+    """
+    size = min(image_shape[:2]) // 4
+    while size > 8 and size % 2 == 0:
+        widths, size = (*widths, 2 * widths[-1]), size // 2
+    return widths
 
 
-def _build_article2_vae(seed, num_classes=None):
-    encoder = build_encoder(hidden_dims=(256, 128), latent_dim=32)
-    decoder = build_decoder(hidden_dims=(128, 256), latent_dim=32)
+def _build_article1_vae(seed, num_classes=None, image_shape=MNIST_SHAPE):
+    num_pixels = math.prod(image_shape)
+    encoder = build_encoder(num_pixels, latent_dim=2)
+    return VAE(encoder, build_decoder(latent_dim=2, output_dim=num_pixels), seed=seed)
+
+
+def _build_article2_vae(seed, num_classes=None, image_shape=MNIST_SHAPE):
+    num_pixels = math.prod(image_shape)
+    encoder = build_encoder(num_pixels, hidden_dims=(256, 128), latent_dim=32)
+    decoder = build_decoder(hidden_dims=(128, 256), latent_dim=32, output_dim=num_pixels)
     return VAE(encoder, decoder, likelihood="gaussian", seed=seed)
 
 
-def _build_article4_vae(seed, num_classes=None):
-    return VAE(build_encoder(), build_decoder(), seed=seed)
+def _build_article4_vae(seed, num_classes=None, image_shape=MNIST_SHAPE, beta=1.0):
+    num_pixels = math.prod(image_shape)
+    encoder = build_encoder(num_pixels, num_classes=num_classes)
+    decoder = build_decoder(output_dim=num_pixels, num_classes=num_classes)
+    return VAE(encoder, decoder, beta=beta, seed=seed)
 
 
-def _build_conditional_vae(seed, num_classes=10):
-    encoder = build_encoder(num_classes=num_classes)
-    return VAE(encoder, build_decoder(num_classes=num_classes), beta=5.0, seed=seed)
-
-
-def _build_conv_vae(seed, num_classes=None, *, latent_dim, num_components, beta=1.0):
-    encoder = build_conv_encoder(latent_dim=latent_dim, num_classes=num_classes)
-    decoder = build_conv_decoder(latent_dim=latent_dim, num_classes=num_classes)
+def _build_conv_vae(
+    seed, num_classes=None, image_shape=MNIST_SHAPE, *, latent_dim, num_components, beta=1.0
+):
+    widths = _scale_widths((32, 64), image_shape)
+    encoder = build_conv_encoder(
+        image_shape, widths, latent_dim=latent_dim, num_classes=num_classes
+    )
+    decoder = build_conv_decoder(
+        latent_dim, widths=widths[::-1], image_shape=image_shape, num_classes=num_classes
+    )
     prior = MixturePrior(latent_dim, num_components, num_classes)
     return LearnedPriorVAE(encoder, decoder, prior, beta=beta, seed=seed)
 
@@ -100,23 +121,42 @@ def _compile_vae(model, steps):
 # GAN.
 
 
-def _build_small_gan(seed, num_classes=None, *, generator_dims):
+def _build_small_gan(seed, num_classes=None, image_shape=MNIST_SHAPE, *, generator_dims):
     generator = build_generator(
-        hidden_dims=generator_dims, output_activation="sigmoid", initializer="glorot"
+        hidden_dims=generator_dims,
+        output_dim=math.prod(image_shape),
+        output_activation="sigmoid",
+        initializer="glorot",
     )
     discriminator = build_discriminator(
-        hidden_dims=(512, 256), activation="relu", rescale=False, initializer="glorot"
+        math.prod(image_shape),
+        hidden_dims=(512, 256),
+        activation="relu",
+        rescale=False,
+        initializer="glorot",
     )
     return GAN(generator, discriminator, joint_batch=True, resample_noise=False, seed=seed)
 
 
-def _build_article4_gan(seed, num_classes=None):
-    return GAN(build_generator(), build_discriminator(), seed=seed)
+def _build_article4_gan(seed, num_classes=None, image_shape=MNIST_SHAPE):
+    num_pixels = math.prod(image_shape)
+    generator = build_generator(output_dim=num_pixels)
+    return GAN(generator, build_discriminator(num_pixels), seed=seed)
 
 
-def _build_dcgan(seed, num_classes=None):
-    discriminator = build_conv_discriminator(output_activation="linear")
-    return GAN(build_conv_generator(), discriminator, seed=seed, loss="wasserstein_gp")
+def _build_dcgan(seed, num_classes=None, image_shape=MNIST_SHAPE):
+    generator = build_conv_generator(
+        widths=_scale_widths((64, 128), image_shape)[::-1],
+        image_shape=image_shape,
+        num_classes=num_classes,
+    )
+    discriminator = build_conv_discriminator(
+        image_shape,
+        _scale_widths((32, 64, 128), image_shape),
+        num_classes=num_classes,
+        output_activation="linear",
+    )
+    return GAN(generator, discriminator, seed=seed, loss="wasserstein_gp")
 
 
 def _compile_small_gan(model, steps):
@@ -140,8 +180,8 @@ def _compile_dcgan(model, steps):
 # CNN.
 
 
-def _build_cnn(seed, num_classes=10):
-    return build_cnn(num_classes=num_classes)
+def _build_cnn(seed, num_classes=10, image_shape=MNIST_SHAPE):
+    return build_cnn(image_shape, num_classes)
 
 
 def _compile_cnn(model, steps):
@@ -215,8 +255,8 @@ def _compile_gpt2(model, steps, *, learning_rate):
 # PixelCNN, WaveNet and diffusion.
 
 
-def _build_pixelcnn(seed, num_classes=None):
-    return build_pixelcnn(num_classes=num_classes)
+def _build_pixelcnn(seed, num_classes=None, image_shape=MNIST_SHAPE):
+    return build_pixelcnn(image_shape, num_classes=num_classes)
 
 
 def _compile_pixelcnn(model, steps):
@@ -233,8 +273,8 @@ def _compile_wavenet(model, steps):
     model.compile(optimizer, _cross_entropy(ignore_class=-1))
 
 
-def _build_diffusion(seed, num_classes=None):
-    network = build_unet(num_classes=num_classes)
+def _build_diffusion(seed, num_classes=None, image_shape=MNIST_SHAPE):
+    network = build_unet(image_shape, num_classes=num_classes)
     return DDPM(network, NoiseSchedule(), seed=seed, prediction_type="v")
 
 
@@ -271,7 +311,9 @@ EXPERIMENTS = {
     "article4-gan": Experiment(tasks.GANTask(), _build_article4_gan, _compile_gan),
     "article4-cnn": Experiment(tasks.ClassificationTask(), _build_cnn, _compile_cnn),
     "conditional-vae": Experiment(
-        tasks.VAETask(class_conditional=True), _build_conditional_vae, _compile_vae
+        tasks.VAETask(class_conditional=True),
+        partial(_build_article4_vae, num_classes=10, beta=5.0),
+        _compile_vae,
     ),
     "conv-vae": Experiment(
         tasks.VAETask(flat=False, frechet=True),
@@ -284,6 +326,11 @@ EXPERIMENTS = {
         _compile_conv_vae,
     ),
     "dcgan": Experiment(tasks.GANTask(flat=False, frechet=True), _build_dcgan, _compile_dcgan),
+    "conditional-dcgan": Experiment(
+        tasks.GANTask(class_conditional=True, flat=False, frechet=True),
+        partial(_build_dcgan, num_classes=10),
+        _compile_dcgan,
+    ),
     "article3-rnn": _language_model(
         tasks.LanguageModelingTask("books"), "simple_rnn", 256, 1113, 0.3, learning_rate=1e-3
     ),

@@ -20,6 +20,7 @@ from keras_genai.runs import (
     DTYPES,
     RunFolder,
     check_keras_settings,
+    check_same_data,
     describe_environment,
     merge_settings,
 )
@@ -81,6 +82,8 @@ def train(
     batch_size: int | None = None,
     seed: int | None = None,
     data=None,
+    image_size: int | None = None,
+    channels: int | None = None,
     folder=None,
     resume: bool = False,
     cache=None,
@@ -98,6 +101,9 @@ def train(
         seed: Int or `None`. Seed of weights, order and noise; `None` is 0. Defaults to `None`.
         data: Path of the user's own data, the name of an included dataset, or `None` for the
             recipe's dataset. Defaults to `None`.
+        image_size, channels: Ints or `None`. Height and width to which the user's images are
+            resized, and 1 for gray or 3 for RGB pixels; see `tasks.ImageTask.load`. `None` is 28
+            and 1. Defaults to `None`.
         folder: Path of the run folder, or `None` to write no files. Defaults to `None`.
         resume: Bool. Whether to resume the run in the folder after its last whole epoch. On the
             same machine, with the same number of threads, it ends with the weights of a run that
@@ -133,6 +139,8 @@ def train(
         batch_size=batch_size,
         seed=seed,
         data=data,
+        image_size=image_size,
+        channels=channels,
         folder=folder,
         resume=resume,
         cache=cache,
@@ -152,6 +160,8 @@ def prepare(
     batch_size: int | None = None,
     seed: int | None = None,
     data=None,
+    image_size: int | None = None,
+    channels: int | None = None,
     folder=None,
     resume: bool = False,
     cache=None,
@@ -163,8 +173,8 @@ def prepare(
     """Check the options, load the data and create or load the model of a training run.
 
     Args:
-        name, epochs, batch_size, seed, data, folder, resume, cache, distribute, dtype, jit_compile:
-            See `train`.
+        name, epochs, batch_size, seed, data, image_size, channels, folder, resume, cache,
+        distribute, dtype, jit_compile: See `train`.
         command: String or `None`. Command line to record in `run.json`. Defaults to `None`.
 
     Returns:
@@ -194,6 +204,8 @@ def prepare(
         "batch_size": None if batch_size is None else check_size("batch_size", batch_size),
         "seed": None if seed is None else check_size("seed", seed, 0, 2**32 - 1),
         "data": data,
+        "image_size": image_size,
+        "channels": channels,
         "dtype": dtype,
         "jit_compile": jit_compile,
         "command": command,
@@ -219,9 +231,9 @@ def _prepare(
     recipe, task, requested: dict, run: RunFolder | None, resume: bool, cache, strategy
 ) -> "Training":
     settings = merge_settings(recipe, requested, run, resume)
-    loaded = task.load(settings["data"], cache)
+    loaded = task.load_run(settings, cache)
     if run is not None:
-        _check_same_data(settings, loaded, task)
+        check_same_data(settings, loaded, task)
     settings |= {"num_examples": loaded.num_examples, "dataset_info": loaded.dataset_info}
 
     steps_per_epoch = math.ceil(settings["num_examples"] / settings["batch_size"])
@@ -283,28 +295,6 @@ def _load_trained(run: RunFolder, new_model, steps_per_epoch: int):
             f"{num_steps} steps, got one of {steps_per_epoch} steps per epoch."
         )
     return model, num_epochs
-
-
-def _check_same_data(settings: dict, data, task) -> None:
-    """Record a digest of the data, or compare it with that of a resumed run.
-
-    The digest depends on the contents only: data may be moved. A run of an earlier version has
-    none, and is compared by its number of examples and its `dataset_info`.
-
-    Raises:
-        ValueError: for other data than the run was started with.
-    """
-    digest, recorded = data.sha256(), settings.get("data_sha256")
-    same_count = settings.get("num_examples", data.num_examples) == data.num_examples
-    same_info = settings.get("dataset_info", data.dataset_info) == data.dataset_info
-    settings["data_sha256"] = digest
-    if recorded == digest or (recorded is None and same_count and same_info):
-        return
-    started, found = f"other {task.example_unit}", "those of other contents, or of another cache"
-    if not same_count:
-        started, found = f"{settings['num_examples']} {task.example_unit}", str(data.num_examples)
-    source = settings["data"] or settings["name"]
-    raise ValueError(f"{source}: the run was started with {started}, got {found}.")
 
 
 class Training:

@@ -42,6 +42,8 @@ REBUILT_SETTINGS = {
     "dataset_info": lambda value: isinstance(value, dict),
     "data_sha256": lambda value: isinstance(value, str),
     "command": lambda value: isinstance(value, str),
+    "image_size": lambda value: value is None or _is_whole(value, 1),
+    "channels": lambda value: value is None or _is_whole(value, 1),
     "dtype": lambda value: value in DTYPES,
     "jit_compile": lambda value: value is None or isinstance(value, bool),
 }
@@ -231,7 +233,7 @@ def merge_settings(recipe, requested: dict, run: RunFolder | None, resume: bool)
 
     Args:
         recipe: `catalog.Recipe`.
-        requested: Dict of epochs, batch_size, seed, data, dtype and command; `None` is unset.
+        requested: Dict of the requested values of the settings; `None` is unset.
         run: `RunFolder` or `None`.
         resume: Bool. Whether the run in the folder continues.
 
@@ -245,6 +247,8 @@ def merge_settings(recipe, requested: dict, run: RunFolder | None, resume: bool)
         "batch_size": recipe.batch_size,
         "seed": 0,
         "data": None,
+        "image_size": None,
+        "channels": None,
         "epochs": recipe.epochs,
         "dtype": "float32",
         "jit_compile": None,
@@ -261,12 +265,12 @@ def merge_settings(recipe, requested: dict, run: RunFolder | None, resume: bool)
         raise ValueError(f"{run.path}: holds a run of {previous['name']}, not of {recipe.name}.")
     if resume:
         previous.setdefault("dtype", "float32")  # of a run of an earlier version
-        for key in ("batch_size", "seed", "data", "dtype"):
+        for key in ("batch_size", "seed", "data", "image_size", "channels", "dtype"):
             if key == "data" and "data_sha256" in previous:
                 continue  # data that was moved: its contents are compared
-            if key in requested and requested[key] != previous[key]:
+            if key in requested and requested[key] != previous.get(key):
                 raise ValueError(
-                    f"{key}: the run was started with {previous[key]}, got {requested[key]}."
+                    f"{key}: the run was started with {previous.get(key)}, got {requested[key]}."
                 )
         # The command that started the run stays.
         defaults |= previous
@@ -276,6 +280,28 @@ def merge_settings(recipe, requested: dict, run: RunFolder | None, resume: bool)
             f"{run.path}: holds an unfinished run; resume it, or choose another folder."
         )
     return {**defaults, **requested}
+
+
+def check_same_data(settings: dict, data, task) -> None:
+    """Record a digest of the data, or compare it with that of a resumed run.
+
+    The digest depends on the contents only: data may be moved. A run of an earlier version has
+    none, and is compared by its number of examples and its `dataset_info`.
+
+    Raises:
+        ValueError: for other data than the run was started with.
+    """
+    digest, recorded = data.sha256(), settings.get("data_sha256")
+    same_count = settings.get("num_examples", data.num_examples) == data.num_examples
+    same_info = settings.get("dataset_info", data.dataset_info) == data.dataset_info
+    settings["data_sha256"] = digest
+    if recorded == digest or (recorded is None and same_count and same_info):
+        return
+    started, found = f"other {task.example_unit}", "those of other contents, or of another cache"
+    if not same_count:
+        started, found = f"{settings['num_examples']} {task.example_unit}", str(data.num_examples)
+    source = settings["data"] or settings["name"]
+    raise ValueError(f"{source}: the run was started with {started}, got {found}.")
 
 
 def describe_environment() -> dict:

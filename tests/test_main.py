@@ -79,10 +79,10 @@ def replace_experiment(monkeypatch, name, **changes):
 def small_models(monkeypatch):
     """Replace some models by small ones without XLA, where their size is not tested."""
 
-    def vae(seed, num_classes):
+    def vae(seed, num_classes, image_shape):
         return VAE(build_encoder(784, (8,), 2), build_decoder(2, (8,), 784), seed=seed)
 
-    def gan(seed, num_classes):
+    def gan(seed, num_classes, image_shape):
         return GAN(build_generator(4, (8,)), build_discriminator(784, (8,)), seed=seed)
 
     language_model = functools.partial(EXPERIMENTS["article3-lstm"].build, embed_dim=4, units=8)

@@ -34,6 +34,7 @@ PRETRAINED = [
     "article4-gpt2",
     "article4-vae",
     "conditional-conv-vae",
+    "conditional-dcgan",
     "conditional-vae",
     "conv-vae",
     "dcgan",

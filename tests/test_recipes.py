@@ -35,6 +35,7 @@ from keras_genai.wavenet import build_wavenet
         ("conv-vae", 30, 64),
         ("conditional-conv-vae", 30, 64),
         ("dcgan", 8, 64),
+        ("conditional-dcgan", 8, 64),
         ("article3-rnn", 12, 32),
         ("article3-lstm", 12, 32),
         ("article3-lstm-tang", 12, 32),
@@ -139,6 +140,7 @@ def test_image_recipes_use_adam(name):
     learning_rates = {
         "article4-gan": 2e-4,
         "dcgan": 4e-4,
+        "conditional-dcgan": 4e-4,
         "article3-pixelcnn": 6e-3,
         "article3-diffusion": 2e-3,
         "article3-diffusion-unconditional": 2e-3,
@@ -259,11 +261,14 @@ def test_training_loop_of_each_gan():
         "article2-gan": (True, False),
         "article4-gan": (False, True),
         "dcgan": (False, True),
+        "conditional-dcgan": (False, True),
     }
 
 
-def test_dcgan_averages_the_weights_of_the_generator_only():
-    model = recipes.create("dcgan", steps=100)
+@pytest.mark.parametrize("name, num_classes", [("dcgan", None), ("conditional-dcgan", 10)])
+def test_dcgan_averages_the_weights_of_the_generator_only(name, num_classes):
+    model = recipes.create(name, steps=100)
+    assert model.num_classes == num_classes
     assert (model.loss_name, model.discriminator_steps) == ("wasserstein_gp", 1)
     generator, discriminator = model.generator_optimizer, model.discriminator_optimizer
     assert (generator.use_ema, discriminator.use_ema) == (True, False)

@@ -171,6 +171,8 @@ def test_defaults_are_those_of_the_recipe(run, with_folder):
         "batch_size": 64,
         "seed": 0,
         "data": None,
+        "image_size": None,
+        "channels": None,
         "epochs": 10,
         "dtype": "float32",
         "jit_compile": None,
@@ -180,8 +182,8 @@ def test_defaults_are_those_of_the_recipe(run, with_folder):
 
 def test_requested_settings_replace_the_defaults(run):
     requested = {
-        "epochs": 2, "batch_size": 7, "seed": 0, "data": "/data", "dtype": "mixed_float16",
-        "jit_compile": True, "command": "train",
+        "epochs": 2, "batch_size": 7, "seed": 0, "data": "/data", "image_size": 32, "channels": 3,
+        "dtype": "mixed_float16", "jit_compile": True, "command": "train",
     }  # fmt: skip
     expected = {"name": "article4-vae", "minutes": 0.0, **requested}
     assert merge_settings(RECIPE, requested, run, resume=False) == expected
@@ -191,7 +193,8 @@ def test_resumed_run_keeps_its_settings_except_the_number_of_epochs(unfinished_r
     requested = {"epochs": 9, "batch_size": 32, "seed": None, "command": "the second command"}
     settings = merge_settings(RECIPE, requested, unfinished_run, resume=True)
     # The values of runs of earlier versions.
-    expected = {**SETTINGS, "dtype": "float32", "jit_compile": None}
+    new = dict.fromkeys(("jit_compile", "image_size", "channels"))
+    expected = {**SETTINGS, "dtype": "float32", **new}
     assert settings == {**expected, "epochs": 9}
     assert merge_settings(RECIPE, {"epochs": None}, unfinished_run, resume=True) == expected
 

@@ -91,6 +91,24 @@ class Task(abc.ABC):
                 held in memory.
         """
 
+    def load_run(self, settings: dict, cache=None) -> Data:
+        """Load the data of a run.
+
+        Args:
+            settings: Dict. Settings of `run.json`.
+            cache: See `load`.
+
+        Raises:
+            ValueError: as `load`, and for options of images if the task has none.
+        """
+        for name in ("image_size", "channels"):
+            if settings.get(name) is not None:
+                raise ValueError(
+                    f"{name}: expected None, as {settings['name']} has no images, got "
+                    f"{settings[name]!r:.50}."
+                )
+        return self.load(settings["data"], cache)
+
     @abc.abstractmethod
     def train_dataset(self, data: Data, batch_size: int, seed: int, epoch, input_context=None):
         """Return the shuffled `tf.data.Dataset` of an epoch for `fit`.

@@ -9,10 +9,12 @@ from keras_genai.pipelines import make_dataset
 from keras_genai.plotting import plot_images, plot_pixel_nll
 from keras_genai.streamed_arrays import StreamedArray, reraise_file_errors
 from keras_genai.tasks.base import Data, Task, check_no_cache, cycle_labels
+from keras_genai.validation import check_choice, check_size
 
 GRID_SIZE = 64  # samples in a picture
 VALIDATION_BATCH_SIZE = 500
 MAX_BATCH_BYTES = 2**26  # of streamed images
+DEFAULT_SIZE, MIN_SIZE, MAX_SIZE = 28, 8, 256  # of the user's images, in pixels
 
 
 class ImageTask(Task):
@@ -21,10 +23,15 @@ class ImageTask(Task):
     `Data.train` and `Data.test` are tuples (x, y) of images in [0, 1], an array or a
     `StreamedArray`, and labels, or `None`. The metric is the loss on the test images.
 
+    Attributes:
+        size_multiple: Int. The size of images is a multiple of it: networks of convolutions halve
+            images twice.
+        channels: Tuple of ints. Numbers of channels that the model can have.
+
     Args:
         class_conditional: Bool. Whether the model is trained with labels. Defaults to `False`.
-        flat: Bool. Whether images are `(features,)` instead of `(height, width, 1)`. Defaults to
-            `True`.
+        flat: Bool. Whether images are `(features,)`, of gray pixels, instead of `(height, width,
+            channels)`. Defaults to `True`.
         frechet: Bool. Whether the metric of a VAE or a GAN is the Fréchet distance between 10,000
             generated digits and the test images, in features of article 4's CNN. Defaults to
             `False`.
@@ -32,13 +39,32 @@ class ImageTask(Task):
 
     def __init__(self, class_conditional=False, flat=True, frechet=False):
         self.class_conditional, self.flat, self.frechet = class_conditional, flat, frechet
+        self.size_multiple, self.channels = (1, (1,)) if flat else (4, (1, 3))
 
-    def load(self, source=None, cache=None) -> Data:
+    def load(
+        self, source=None, cache=None, image_size: int | None = None, channels: int | None = None
+    ) -> Data:
+        """Load the images and hold out a test set.
+
+        Args:
+            source, cache: See `Task.load`.
+            image_size: Int from 8 to 256, or `None`. Height and width to which the user's images
+                are resized. `None` is 28. Defaults to `None`.
+            channels: Int or `None`. 1 for gray, 3 for RGB pixels of the user's images. `None` is 1.
+                Defaults to `None`.
+
+        Raises:
+            ValueError: as `Task.load`; for another size or number of channels; and for either of
+                them with the recipe's own images.
+        """
+        self._check_options(source, image_size=image_size, channels=channels)
         if source is None:
             check_no_cache(cache, "the images of the recipe")
             train, test = datasets.load_mnist()
         else:
-            train, test = streaming.open_image_folder(source, cache=cache)
+            train, test = streaming.open_image_folder(
+                source, image_size or DEFAULT_SIZE, channels or 1, cache=cache
+            )
             num_bytes = 4 * (train[0].size + test[0].size)  # float32
             if cache is None and num_bytes <= streaming.STREAMING_BYTES:
                 train, test = ((images[:], labels) for images, labels in (train, test))
@@ -46,6 +72,7 @@ class ImageTask(Task):
             raise ValueError(
                 f"{source}: expected a folder for each class, since labels are needed."
             )
+        image_shape = [*train[0].shape[1:3], channels or 1]
         train, test = self.preprocess(*train), self.preprocess(*test)
         num_classes = None
         if self.class_conditional:
@@ -53,35 +80,57 @@ class ImageTask(Task):
         classifier = None
         if self.needs_classifier and source is None:
             classifier = pretrained.load("article4-cnn")
-        return Data(train, test, len(train[0]), {"num_classes": num_classes}, classifier)
+        info = {"num_classes": num_classes, "image_shape": image_shape}
+        return Data(train, test, len(train[0]), info, classifier)
+
+    def load_run(self, settings, cache=None):
+        options = {name: settings.get(name) for name in ("image_size", "channels")}
+        return self.load(settings["data"], cache, **options)
+
+    def _check_options(self, source, *, image_size, channels) -> None:
+        options = {"image_size": image_size, "channels": channels}
+        for name, value in options.items():
+            if value is not None and source is None:
+                raise ValueError(f"{name}: expected None without data, got {value!r:.50}.")
+        if image_size is not None:
+            check_size("image_size", image_size, MIN_SIZE, MAX_SIZE)
+            if image_size % self.size_multiple:
+                raise ValueError(
+                    f"image_size: expected a multiple of {self.size_multiple} for a network of "
+                    f"convolutions, got {image_size}."
+                )
+        if channels is not None:
+            check_choice("channels", channels, self.channels)
 
     def preprocess(self, images, labels):
         """Convert images and labels to the arguments of `fit`.
 
         Args:
-            images: Uint8 array or `StreamedArray` `(n, height, width)`.
+            images: Uint8 array or `StreamedArray` `(n, height, width)` or `(n, height, width, 3)`.
             labels: Ints `(n,)` or `None`.
 
         Returns:
             Tuple of pixels in [0, 1], and labels or, if the model has none, `None`.
         """
         if isinstance(images, StreamedArray):
-            height, width = images.shape[1:]
-            row_shape = (height * width,) if self.flat else (height, width, 1)
+            height, width, *channels = images.shape[1:]
+            row_shape = (height * width,) if self.flat else (height, width, *(channels or [1]))
             x = images.map(self.to_pixels, row_shape, "float32")
         else:
             x = self.to_pixels(images, np.arange(len(images)))
         return (x, np.asarray(labels, "int32")) if self.class_conditional else (x, None)
 
     def to_pixels(self, images, rows):
-        """Return uint8 images `(n, height, width)` as pixels in the layout of the model.
+        """Return uint8 images as pixels in the layout of the model.
 
         Args:
-            images: Uint8 array `(n, height, width)`.
+            images: Uint8 array `(n, height, width)` or `(n, height, width, 3)`.
             rows: Int array `(n,)`. Index of each image in the training or the test images.
         """
         x = images.astype("float32") / 255
-        return x.reshape(len(x), -1) if self.flat else x[..., None]
+        if self.flat:
+            return x.reshape(len(x), -1)
+        return x if x.ndim == 4 else x[..., None]
 
     def train_dataset(self, data, batch_size, seed, epoch, input_context=None):
         x, y = data.train
@@ -192,6 +241,7 @@ class PixelCNNTask(ImageTask):
 
     def __init__(self, class_conditional=False):
         super().__init__(class_conditional, flat=False)
+        self.channels = (1,)
 
     def to_pixels(self, images, rows):
         """Return binarized images, those of `datasets.binarize` with the images of all rows."""
