@@ -94,7 +94,16 @@ EXCLUDED = {
         FitMixin MirroredStrategy MultiWorkerStrategy is_first_worker reraise_lost_worker
         to_strategy
     """,
+    "measures or trains models for minutes; its arguments have tests of their own": """
+        adversarial_balance autoregressive_quality diffusion_detail vae_diversity augmentation
+        train_classifier read_digits load_pixels MNISTPixels family_of
+    """,
+    "computes on the measurements of a claim": """
+        balance_verdict autoregressive_verdict diffusion_verdict vae_verdict augmentation_verdict
+        high_frequency_energy agreement_of_halves standard_error sign_of_mean format_mean
+    """,
     "is itself a check": """
+        check_seeds check_models check_measurements
         check_sampler check_stop_token check_scores check_length_penalty check_network
         check_probabilities check_compatible check_tokenizer check_same_shape check_seed
         encode_texts check_sample_rates
@@ -120,7 +129,7 @@ EXCLUDED = {
         Candidate open_model evaluate evaluate_image_model evaluate_text_model measure_images
         training_images_row generate_batches
     """,
-    "is a row of a table": "ImageRow TextRow RecipeRow",
+    "is a row of a table, or a table": "ImageRow TextRow RecipeRow Claim",
     "asks for a trained classifier, or for another library": "classify_digits translation_scores",
 }
 

@@ -47,8 +47,11 @@ tasks
 catalog experiments
 runs
 recipes arguments
-quality_report
+quality_report claim_report
+claim_samples
+training_claims
 export evaluation
+claims
 __main__
 """
 LAYER_OF = {
