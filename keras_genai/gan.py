@@ -274,7 +274,7 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
     """GAN whose `train_step` is the training loop of `train_gan`, for `fit`.
 
     Metrics: `discriminator_loss` and `generator_loss`; `real_accuracy` and `fake_accuracy`, the
-    fractions that D classifies correctly (scores by their sign; no meaning for a Wasserstein loss).
+    fractions that D classifies correctly (hinge: by the sign; none for Wasserstein scores).
 
     Args:
         generator: `keras.Model` from `build_generator`.
@@ -285,8 +285,7 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             discriminator's step (article 1). Defaults to `True`.
         seed: Int or `None`. Seed of the noise. Defaults to `None`.
         loss: `"non_saturating"`, the articles' cross-entropy, for a discriminator of probabilities;
-            `"hinge"` or `"wasserstein_gp"` for one of scores; see `adversarial`. Defaults to
-            `"non_saturating"`.
+            `"hinge"` or `"wasserstein_gp"` for scores. Defaults to `"non_saturating"`.
         discriminator_steps: Int. Steps of the discriminator for each step of the generator, with
             the same real images and new noise; 5 in Gulrajani et al. 2017. Defaults to `1`.
 
@@ -315,8 +314,8 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         self.discriminator_loss_tracker = keras.metrics.Mean(name="discriminator_loss")
         self.generator_loss_tracker = keras.metrics.Mean(name="generator_loss")
         threshold = 0.5 if loss == "non_saturating" else 0.0  # of probabilities, or of scores
-        self.real_accuracy = keras.metrics.BinaryAccuracy("real_accuracy", threshold=threshold)
-        self.fake_accuracy = keras.metrics.BinaryAccuracy("fake_accuracy", threshold=threshold)
+        names = () if loss == "wasserstein_gp" else ("real_accuracy", "fake_accuracy")
+        self.accuracies = [keras.metrics.BinaryAccuracy(n, threshold=threshold) for n in names]
 
     @property
     def image_shape(self) -> tuple:
@@ -407,8 +406,9 @@ class GAN(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             loss += gradient_penalty(self.discriminator, real, fake, labels, seed)
         loss = add_losses(loss, additional_losses, real)
         self._track(self.discriminator_loss_tracker, loss, real)
-        self.real_accuracy.update_state(ops.ones_like(real_output), real_output)
-        self.fake_accuracy.update_state(ops.zeros_like(fake_output), fake_output)
+        outputs = real_output, fake_output
+        for accuracy, target, output in zip(self.accuracies, (1, 0), outputs, strict=False):
+            accuracy.update_state(target * ops.ones_like(output), output)
         return loss
 
     def compute_generator_loss(self, noise, labels, training):

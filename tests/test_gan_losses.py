@@ -52,8 +52,11 @@ def test_losses_are_those_by_hand(loss, monkeypatch):
     d_loss, g_loss = numpy_losses(loss, d_real, d_fake)
     assert logs["discriminator_loss"] == pytest.approx(d_loss, rel=1e-5)
     assert logs["generator_loss"] == pytest.approx(g_loss, rel=1e-5)
-    assert logs["real_accuracy"] == np.float32((d_real > 0).mean())
-    assert logs["fake_accuracy"] == np.float32((d_fake <= 0).mean())
+    if loss == "hinge":
+        assert logs["real_accuracy"] == np.float32((d_real > 0).mean())
+        assert logs["fake_accuracy"] == np.float32((d_fake <= 0).mean())
+    else:  # the zero of Wasserstein scores has no meaning
+        assert set(logs) == {"discriminator_loss", "generator_loss"}
 
 
 def test_gradient_penalty_of_a_linear_discriminator_is_that_of_its_weights():
