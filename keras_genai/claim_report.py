@@ -28,6 +28,8 @@ class Claim:
             function that measured them.
         families: Dict. Setting to family, a key of `plotting.COLORS`; others are black. Defaults to
             none.
+        label: String. What the settings are, beside their names in table and figure. Defaults to
+            `"setting"`.
 
     Raises:
         ValueError: for other texts, for settings of different measures, and for measures that are
@@ -39,9 +41,10 @@ class Claim:
     measurements: dict
     verdict: str
     families: dict = dataclasses.field(default_factory=dict)
+    label: str = "setting"
 
     def __post_init__(self):
-        for name in ("source", "statement", "verdict"):
+        for name in ("source", "statement", "verdict", "label"):
             check_type(name, getattr(self, name), str)
         if "\n" in self.verdict:
             raise ValueError(f"verdict: expected one line, got {self.verdict!r:.200}.")
@@ -64,7 +67,7 @@ class Claim:
 
         The standard error is that of the mean over the seeds.
         """
-        lines = [["setting", *self.measures], ["---"] * (1 + len(self.measures))]
+        lines = [[self.label, *self.measures], ["---"] * (1 + len(self.measures))]
         for setting, values in self.measurements.items():
             lines.append([setting, *(format_mean(x) for x in values.values())])
         return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
@@ -94,6 +97,9 @@ class Claim:
         for panel, measure in zip(panels, measures, strict=False):
             self._plot_measure(panel, measure)
             panel.set_yticks(range(len(labels)), labels)
+        if self.label != "setting":
+            for panel in panels[::columns]:
+                panel.set_ylabel(self.label, fontsize=9)
         panels[0].set_ylim(len(labels) - 0.5, -0.5)  # the first setting is the topmost one
         for panel in panels[len(measures) :]:
             panel.axis("off")

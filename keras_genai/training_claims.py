@@ -95,6 +95,7 @@ def adversarial_balance(
         measurements,
         balance_verdict(measurements),
         dict.fromkeys(measurements, "GAN"),
+        "learning rate of D / of G",
     )
 
 

@@ -32,6 +32,9 @@ def test_standard_error_and_table_equal_those_by_hand():
     assert table == "| setting | a |\n| --- | --- |\n| first | 3.0 ± 1.5 |\n" + (
         "| second | 0.250 ± 0.000 |\n"
     )
+    named = Claim("Article 1", "Statement.", settings(a=values), "Supported.", label="rate")
+    assert named.table().startswith("| rate | a |")
+    assert [axes.get_ylabel() for axes in named.plot().axes] == ["rate"]
 
 
 @pytest.mark.parametrize(
