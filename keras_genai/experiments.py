@@ -273,9 +273,9 @@ def _compile_wavenet(model, steps):
     model.compile(optimizer, _cross_entropy(ignore_class=-1))
 
 
-def _build_diffusion(seed, num_classes=None, image_shape=MNIST_SHAPE):
+def _build_diffusion(seed, num_classes=None, image_shape=MNIST_SHAPE, *, beta_schedule):
     network = build_unet(image_shape, num_classes=num_classes)
-    return DDPM(network, NoiseSchedule(), seed=seed, prediction_type="v")
+    return DDPM(network, NoiseSchedule(beta_schedule), seed=seed, prediction_type="v")
 
 
 def _compile_diffusion(model, steps):
@@ -346,10 +346,12 @@ EXPERIMENTS = {
     "article3-pixelcnn": Experiment(tasks.PixelCNNTask(), _build_pixelcnn, _compile_pixelcnn),
     "article3-wavenet": Experiment(tasks.AudioTask(), _build_wavenet, _compile_wavenet),
     "article3-diffusion": Experiment(
-        tasks.DiffusionTask(class_conditional=True), _build_diffusion, _compile_diffusion
+        tasks.DiffusionTask(class_conditional=True),
+        partial(_build_diffusion, beta_schedule="linear"),
+        _compile_diffusion,
     ),
     "article3-diffusion-unconditional": Experiment(
-        tasks.DiffusionTask(), _build_diffusion, _compile_diffusion
+        tasks.DiffusionTask(), partial(_build_diffusion, beta_schedule="cosine"), _compile_diffusion
     ),
     "article4-gpt2": Experiment(
         tasks.LanguageModelingTask("books", window=256, vocab_size=2048),

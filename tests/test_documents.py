@@ -165,6 +165,7 @@ MINUTES = {
     "a minute and a half": "1.5",
     "1.5 minutes": "1.5",
     "two minutes": "2",
+    "2 minutes": "2",
     "2.5 minutes": "2.5",
     "two and a half minutes": "2.5",
     "three minutes": "3",

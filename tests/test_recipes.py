@@ -43,7 +43,7 @@ from keras_genai.wavenet import build_wavenet
         ("article3-pixelcnn", 4, 32),
         ("article3-wavenet", 100, 2),
         ("article3-diffusion", 12, 64),
-        ("article3-diffusion-unconditional", 4, 64),
+        ("article3-diffusion-unconditional", 8, 64),
         ("article4-gpt2", 30, 8),
         ("article4-finetune", 4, 8),
     ],
@@ -239,11 +239,14 @@ def test_pixelcnn_and_wavenet_have_the_defaults_of_their_builders():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_classes", [10, None])
-def test_diffusion_has_the_papers_schedule_and_the_builders_network(num_classes):
-    model = recipes.create("article3-diffusion", 3, steps=100, num_classes=num_classes)
-    schedule = model.schedule
-    assert (schedule.beta_schedule, schedule.num_timesteps, model.seed) == ("linear", 1000, 3)
+@pytest.mark.parametrize(
+    "name, schedule, num_classes",
+    [("article3-diffusion", "linear", 10), ("article3-diffusion-unconditional", "cosine", None)],
+)
+def test_diffusion_has_a_papers_schedule_and_the_builders_network(name, schedule, num_classes):
+    model = recipes.create(name, 3, steps=100, num_classes=num_classes)
+    assert (model.schedule.beta_schedule, model.schedule.num_timesteps) == (schedule, 1000)
+    assert model.seed == 3
     assert model.network.count_params() == build_unet(num_classes=num_classes).count_params()
     assert (model.cond_drop_prob, model.ema_momentum, model.prediction_type) == (0.1, 0.999, "v")
     rates = learning_rates(model.optimizer, (0, 50, 100))
