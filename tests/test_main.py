@@ -116,13 +116,13 @@ def shallow_models(monkeypatch):
         tokenizer = GPT2Tokenizer(tokenizer)
         return build_gpt2(tokenizer.vocab_size, 256, 1, 2, 16, tokenizer=tokenizer)
 
-    def pixelcnn(seed, num_classes):
+    def pixelcnn(seed, num_classes, image_shape):
         return build_pixelcnn(num_filters=4, num_layers=2)
 
     def wavenet(seed, class_names, sample_rate):
         return build_wavenet(256, 1, 3, 4, 4, len(class_names), sample_rate)
 
-    def ddpm(seed, num_classes):
+    def ddpm(seed, num_classes, image_shape):
         network = build_unet(widths=(2, 2), num_classes=num_classes)
         return DDPM(network, NoiseSchedule(num_timesteps=50), seed=seed)
 

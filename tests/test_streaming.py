@@ -715,7 +715,7 @@ def test_streamed_sounds_have_the_likelihood_of_the_loaded_ones(sound_folder, st
 
 SMALL_MODELS = {
     "article4-vae": EXPERIMENTS["article4-vae"].build,
-    "article3-pixelcnn": lambda seed, num_classes: build_pixelcnn(
+    "article3-pixelcnn": lambda seed, num_classes, image_shape: build_pixelcnn(
         (28, 28, 1), 1, 4, num_classes=num_classes
     ),
     "article3-wavenet": lambda seed, class_names, sample_rate: build_wavenet(
