@@ -8,6 +8,7 @@ from PIL import Image
 from keras_genai import evaluation, recipes, tasks
 from keras_genai.__main__ import main
 from keras_genai.experiments import EXPERIMENTS
+from keras_genai.runs import check_same_data
 
 IMAGE_RECIPES = {
     name: experiment.task
@@ -103,6 +104,14 @@ def test_streamed_pixels_are_those_in_memory(pictures, tmp_path):
 def test_invalid_options_raise(pictures, name, options, message):
     with pytest.raises(ValueError, match=message):
         recipes.prepare(name, **{"data": pictures, **options})
+
+
+def test_run_of_a_version_without_sizes_is_resumed(pictures):
+    data = tasks.VAETask().load(pictures)
+    settings = {"name": "article4-vae", "data": str(pictures), "num_examples": 18}
+    check_same_data({**settings, "dataset_info": {"num_classes": None}}, data, tasks.VAETask())
+    with pytest.raises(ValueError, match="started with other images"):
+        check_same_data({**settings, "dataset_info": {"num_classes": 3}}, data, tasks.VAETask())
 
 
 def test_recipes_of_color_are_those_of_the_tests():
