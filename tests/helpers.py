@@ -1,5 +1,7 @@
 """Helpers of several tests: comparison, random weights, toy models, a Transformer in NumPy."""
 
+import contextlib
+import gc
 import itertools
 
 import keras
@@ -30,6 +32,19 @@ def write_digits(folder, count: int):
         (folder / str(y[i])).mkdir(exist_ok=True)
         keras.utils.save_img(folder / str(y[i]) / f"{i}.png", x[i][..., None], scale=False)
     return folder
+
+
+# Time.
+
+
+@contextlib.contextmanager
+def frozen_heap():
+    """Leave existing objects out of garbage collections: Keras runs one for each int8 layer."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 # Comparison.

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import largest_difference, set_random_weights
+from helpers import frozen_heap, largest_difference, set_random_weights
 
 import keras_genai
 from keras_genai.diffusion import DDPM, NoiseSchedule, build_unet
@@ -598,6 +598,7 @@ def test_metrics_compare_target_and_prediction():
     assert logs["mse"] == pytest.approx(logs["loss"], rel=1e-5) and logs["mae"] > 0
 
 
+@frozen_heap()
 def test_quantized_model_generates_with_its_quantized_weights():
     model = random_ddpm(seed=0)
     before = model.generate(2, num_steps=3, seed=0)  # compiled with the weights in float32

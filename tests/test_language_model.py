@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import set_random_weights
+from helpers import frozen_heap, set_random_weights
 
 import keras_genai
 from keras_genai import language_model
@@ -371,6 +371,7 @@ def test_mixed_precision_is_close_to_float32_and_saved(name, policy, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method:UserWarning")
 @each_model
+@frozen_heap()
 def test_int8_model_is_saved_and_generates(name, tmp_path):
     model = set_random_weights(MODELS[name]())
     before = outputs(name, model)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from families import BATCH_SIZE, NUM_EXAMPLES, adam, flat_layers
-from helpers import add_random_noise
+from helpers import add_random_noise, frozen_heap
 from support import (
     FAMILIES,
     SITUATIONS,
@@ -186,6 +186,7 @@ def mixed_bfloat16(family, path):
     return mixed_precision("mixed_bfloat16", 5e-2, family, path)
 
 
+@frozen_heap()
 def int8(family, path):
     model = family.build()
     expected = family.outputs(model)
