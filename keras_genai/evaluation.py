@@ -83,7 +83,7 @@ def open_model(source: str) -> Candidate:
 
     Raises:
         ValueError: for an unknown name, a damaged file, and a model that cannot be evaluated:
-            images of another form than MNIST's, texts without tokenizer, and unknown recipes.
+            images other than MNIST's, texts without tokenizer, and unknown recipes.
         FileNotFoundError: if there is no such file.
     """
     check_type("source", source, str)
@@ -108,9 +108,11 @@ def _read_run(path: pathlib.Path) -> tuple:
 
 
 def _check_candidate(candidate: Candidate) -> None:
-    name, model, recipe, *_ = candidate
+    name, model, recipe, data, *_ = candidate
     if candidate.makes_images:
         _check_image_model(name, model)
+        if data is not None:  # the reference would be other images
+            raise ValueError(f"{name}: expected a model of MNIST digits, got one of {data}.")
         return
     if recipe is None:
         raise ValueError(

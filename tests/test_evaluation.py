@@ -264,15 +264,12 @@ def test_share_of_copies_counts_each_character_of_long_runs_once():
 
 
 def test_a_file_has_recipe_and_minutes_of_the_run_beside_it(tmp_path):
-    settings = {
-        "name": "article4-vae", "batch_size": 8, "seed": 0, "data": "digits", "epochs": 1,
-        "minutes": 2.5,
-    }  # fmt: skip
-    (tmp_path / "run.json").write_text(json.dumps(settings))
-    for name, expected in (("model", ("article4-vae", "digits", 2.5)), ("other", (None,) * 3)):
-        small_vae().save(tmp_path / f"{name}.keras")
-        found = evaluation.open_model(str(tmp_path / f"{name}.keras"))
-        assert (found.recipe, found.data, found.minutes) == expected
+    model = write_run(tmp_path / "run", small_language_model(), data="text.txt", minutes=2.5)
+    found = evaluation.open_model(model)
+    assert (found.recipe, found.data, found.minutes) == ("article3-lstm", "text.txt", 2.5)
+    small_vae().save(tmp_path / "run" / "other.keras")
+    found = evaluation.open_model(str(tmp_path / "run" / "other.keras"))
+    assert (found.recipe, found.data, found.minutes) == (None,) * 3
 
 
 def test_pretrained_model_has_its_metadata():
@@ -309,6 +306,7 @@ def test_models_that_cannot_be_evaluated_are_refused_by_name(tmp_path):
         (write_run(tmp_path / "a", small_language_model(), name="article5-rnn"), "no such recipe"),
         (write_run(tmp_path / "b", small_language_model(), name="article4-vae"), "of a language m"),
         (write_run(tmp_path / "c", build_language_model(9, "gru", 4, 4)), "with a tokenizer"),
+        (write_run(tmp_path / "d", small_vae(), data="digits"), "of MNIST digits, got one of digi"),
         ("article1-vae", "expected a name with pretrained weights"),
         ("article5-vae", "no such recipe"),
     ):
