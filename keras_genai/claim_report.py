@@ -118,6 +118,7 @@ class Claim:
             )
         axes.set_xlabel(measure, fontsize=9)
         axes.tick_params(labelsize=9)
+        axes.locator_params(axis="x", nbins=4)  # more labels would overlap
         axes.grid(axis="y", linewidth=0.4, alpha=0.5)
         axes.margins(x=0.12)
 

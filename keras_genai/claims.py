@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from keras_genai import datasets, metrics
+from keras_genai import datasets, files, metrics
 from keras_genai.claim_report import (
     NOT_SHOWN,
     REFUTED,
@@ -30,7 +30,7 @@ from keras_genai.claim_samples import (
     train_classifier,
 )
 from keras_genai.training_claims import adversarial_balance, augmentation
-from keras_genai.validation import check_size
+from keras_genai.validation import check_choice, check_size
 
 __all__ = [
     "CLAIMS",
@@ -39,6 +39,7 @@ __all__ = [
     "augmentation",
     "autoregressive_quality",
     "diffusion_detail",
+    "load_measured",
     "vae_diversity",
 ]
 
@@ -411,3 +412,19 @@ CLAIMS = {
         augmentation,
     )
 }
+
+
+def load_measured(name: str) -> Claim:
+    """Return a claim as measured with the default arguments, from a file of the package.
+
+    `python tests/benchmarks/claims.py --output FOLDER` measures all claims anew and writes the
+    file, `claims.json`.
+
+    Args:
+        name: String. Name of the function that measures the claim, a key of `CLAIMS`.
+
+    Raises:
+        ValueError: for another name.
+    """
+    check_choice("name", name, CLAIMS)
+    return Claim(**files.read_json(datasets.data_path("claims.json"))[name])

@@ -36,6 +36,7 @@ SHA256 = {
     "tang_quatrains.txt": "d3c36c345543604aeac19fbf7941241aaeb85e278cf55fb88582e13a3504baaf",
     "gpt2/encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     "gpt2/vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "claims.json": "8772a618bc4d00d5d19f52ce7b7ad0d208110e75b7a8eae393a42e7bebfffca4",
     "co2_weekly.csv": "599638ed8670dccfdd92f64a6b3e7babee90e2529ebb5aa103004e48eb1014b5",
     "sunspots_yearly.csv": "74b8e3acb9886b68abe9c56f6081257d522e2cb2470f17dbf597b396f4ea1706",
     "en_zh.tsv": "c76523436294ee2d6cc323892933044940ed7fc345c6bc7af7e1dc7b40a05091",

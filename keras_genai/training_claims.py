@@ -255,8 +255,8 @@ def _to_measurements(accuracies: dict) -> dict:
     """Return accuracy and paired gain over the real images only, of arm to size to list."""
     base = {size: np.array(values) for size, values in accuracies[REAL].items()}
     return {
-        arm: {f"accuracy, %, {size:,}": np.array(values[size]) for size in base}
-        | {f"{GAIN}{size:,}": np.array(values[size]) - base[size] for size in base}
+        arm: {f"accuracy, %, {size:,} images": np.array(values[size]) for size in base}
+        | {f"{GAIN}{size:,} images": np.array(values[size]) - base[size] for size in base}
         for arm, values in accuracies.items()
     }
 
@@ -269,7 +269,7 @@ def augmentation_verdict(measurements: dict) -> str:
         if measure.startswith(GAIN):
             verdict = {1: SUPPORTED, -1: REFUTED, 0: NOT_SHOWN}[sign_of_mean(gains)]
             parts.append(
-                f"{verdict.lower()} for {measure.removeprefix(GAIN)} images "
+                f"{verdict.lower()} for {measure.removeprefix(GAIN)} "
                 f"({format_mean(gains)} points)"
             )
     line = "With a VAE of the same images: " + ", ".join(parts) + "."

@@ -1,6 +1,8 @@
 """The articles' claims: statistics and table by hand, verdicts of made-up figures, known images."""
 
+import importlib.util
 import json
+import pathlib
 import sys
 
 import numpy as np
@@ -201,7 +203,7 @@ def test_verdict_on_augmentation_is_that_of_the_vae_of_the_same_images():
         "and conditional-vae": {100: [90, 90, 90], 300: [92, 92, 92], 1000: [95, 95, 95]},
     }
     measurements = training_claims._to_measurements(accuracies)
-    gain = measurements[training_claims.OWN_VAE]["gain, points, 100"]
+    gain = measurements[training_claims.OWN_VAE]["gain, points, 100 images"]
     np.testing.assert_allclose(gain, [-2, -2, -1.9])
     verdict = training_claims.augmentation_verdict(measurements)
     assert "refuted for 100 images (-1.97 ± 0.03 points)" in verdict
@@ -331,7 +333,7 @@ def test_a_discriminator_that_learns_faster_is_more_accurate(few_digits):
 def test_more_real_images_help_a_classifier_and_black_ones_do_not(few_digits, draw_known):
     draw_known(lambda name: np.zeros((1, 28, 28, 1), "float32"))
     result = claims.augmentation(range(2), [50], ["conditional-vae"], num_steps=60, vae_steps=20)
-    gains = {arm: np.mean(row["gain, points, 50"]) for arm, row in result.measurements.items()}
+    gains = {arm: np.mean(row["gain, points, 50 images"]) for arm, row in result.measurements.items()}
     assert gains[training_claims.REAL] == 0
     assert gains[training_claims.MORE] > 5
     assert gains["and conditional-vae"] < gains[training_claims.MORE]
@@ -423,10 +425,30 @@ def test_samples_are_drawn_once_and_diffusion_takes_few_steps_if_asked(monkeypat
     claim_samples.draw.cache_clear()
 
 
-def test_the_program_prints_and_writes_a_claim(monkeypatch, tmp_path, capsys):
-    import importlib.util
-    import pathlib
+@pytest.mark.parametrize("name", claims.CLAIMS)
+def test_measured_claims_have_the_verdicts_of_their_values_and_are_documented(name):
+    claim = claims.load_measured(name)
+    verdicts = {
+        "adversarial_balance": training_claims.balance_verdict,
+        "autoregressive_quality": claims.autoregressive_verdict,
+        "diffusion_detail": claims.diffusion_verdict,
+        "vae_diversity": claims.vae_verdict,
+        "augmentation": training_claims.augmentation_verdict,
+    }
+    assert claim.verdict == verdicts[name](claim.measurements)
+    assert claim.num_seeds == (10 if name == "augmentation" else 5)
+    documents = pathlib.Path(__file__).parent / "benchmarks" / "README.md"
+    text = documents.read_text(encoding="utf-8")
+    assert claim.table() in text
+    assert claim.verdict in text.replace("\n> ", " ")
 
+
+def test_unknown_measured_claim_is_refused():
+    with pytest.raises(ValueError, match="name: expected one of 'adversarial_balance', .* got 'b'"):
+        claims.load_measured("b")
+
+
+def test_the_program_prints_and_writes_a_claim(monkeypatch, tmp_path, capsys):
     path = pathlib.Path(__file__).parent / "benchmarks" / "claims.py"
     spec = importlib.util.spec_from_file_location("claims_program", path)
     program = importlib.util.module_from_spec(spec)
@@ -443,8 +465,8 @@ def test_the_program_prints_and_writes_a_claim(monkeypatch, tmp_path, capsys):
     program.main()
     printed = capsys.readouterr().out
     assert "| first | 3.0 ± 1.5 |" in printed and "Not shown: nothing." in printed
-    content = json.loads((tmp_path / "new" / "one.json").read_text(encoding="utf-8"))
-    assert content["measurements"] == {"first": {"a": [1, 2, 6]}}
+    content = json.loads((tmp_path / "new" / "claims.json").read_text(encoding="utf-8"))
+    assert content["one"]["measurements"] == {"first": {"a": [1, 2, 6]}}
     assert (tmp_path / "new" / "one.png").stat().st_size > 1000
     assert asked == [range(3)]
     monkeypatch.setattr(sys, "argv", ["claims.py", "two"])

@@ -179,7 +179,7 @@ def test_index_of_notebooks_has_every_section():
     index = read("notebooks/README.md")
     for path in NOTEBOOKS:
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            for section in re.findall(r"^## (\d\.\d .+)$", "".join(cell["source"]), re.MULTILINE):
+            for section in re.findall(r"^## (\d\.\d+ .+)$", "".join(cell["source"]), re.MULTILINE):
                 assert f"- {section}\n" in index, section
 
 

@@ -3,7 +3,8 @@
     python tests/benchmarks/claims.py [NAME ...] [--seeds N] [--output FOLDER]
 
 Names are those of `claims.CLAIMS`; without any, all are measured. `--seeds` is the number of seeds,
-from 0; by default that of each claim. NAME.png and NAME.json are written to the folder.
+from 0; by default that of each claim. NAME.png is written to the folder, and all values to
+claims.json, which keeps the claims that it has already.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import time
 
 from keras_genai.callbacks import save_figure
 from keras_genai.claims import CLAIMS
+from keras_genai.files import read_json
 
 
 def main():
@@ -36,9 +38,11 @@ def main():
         print(f"{claim.table()}\n{claim.verdict}", flush=True)
         if args.output is not None:
             save_figure(claim.plot(), args.output / f"{name}.png")
-            content = {"name": name, "minutes": minutes, **dataclasses.asdict(claim)}
-            text = json.dumps(content, indent=2, ensure_ascii=False, default=lambda x: x.tolist())
-            (args.output / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+            path = args.output / "claims.json"
+            claims = read_json(path) if path.exists() else {}
+            claims[name] = dataclasses.asdict(claim)
+            text = json.dumps(claims, indent=1, ensure_ascii=False, default=lambda x: x.tolist())
+            path.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Diffusion: the effect of guidance, the time of sampling, and a training step beside PyTorch.
 
     python tests/benchmarks/diffusion.py guidance [--samples 1000] [--scales 1 1.5 2 3 5]
-    python tests/benchmarks/diffusion.py steps [--pairs 3]
+    python tests/benchmarks/diffusion.py steps [--pairs 3] [--samplers ddim:10 ddpm:50]
     pip install ".[benchmark]" && python tests/benchmarks/diffusion.py training [--pairs 7]
 
 guidance: label accuracy and variety of samples of the pretrained article3-diffusion, 50 steps of
@@ -39,8 +39,7 @@ from keras_genai.metrics import (
 )
 from keras_genai.recipes import RECIPES
 
-SAMPLERS = [("ddim", 10), ("ddim", 25), ("ddim", 50), ("ddpm", 50)]
-SAMPLERS += [("dpm_solver++", 10), ("dpm_solver++", 20)]
+SAMPLERS = ("ddim:10", "ddim:25", "ddim:50", "ddpm:50", "dpm_solver++:10", "dpm_solver++:20")
 
 
 def main():
@@ -56,6 +55,13 @@ def main():
         help="guidance scales, 1 for none [1 1.5 2 3 5]",
     )
     parser.add_argument("--pairs", type=int, default=7, help="number of timed runs [7]")
+    parser.add_argument(
+        "--samplers",
+        nargs="+",
+        default=SAMPLERS,
+        metavar="METHOD:STEPS",
+        help=f"[{' '.join(SAMPLERS)}]",
+    )
     options = parser.parse_args()
     {"guidance": guidance, "steps": steps, "training": training}[options.mode](options)
 
@@ -81,7 +87,8 @@ def steps(options):
     reference = image_features(datasets.load_mnist()[1][0][..., None] / np.float32(255))
     model.generate(64, 0, num_steps=2)
     labels = np.arange(64 * options.pairs) % 10
-    for method, num_steps in SAMPLERS:
+    for method, num_steps in (sampler.split(":") for sampler in options.samplers):
+        num_steps = int(num_steps)
         seconds, images = [], []
         for run in range(options.pairs):
             start = time.perf_counter()
