@@ -269,8 +269,7 @@ def augmentation_verdict(measurements: dict) -> str:
         if measure.startswith(GAIN):
             verdict = {1: SUPPORTED, -1: REFUTED, 0: NOT_SHOWN}[sign_of_mean(gains)]
             parts.append(
-                f"{verdict.lower()} for {measure.removeprefix(GAIN)} "
-                f"({format_mean(gains)} points)"
+                f"{verdict.lower()} for {measure.removeprefix(GAIN)} ({format_mean(gains)} points)"
             )
     line = "With a VAE of the same images: " + ", ".join(parts) + "."
     if others:

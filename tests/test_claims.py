@@ -333,7 +333,8 @@ def test_a_discriminator_that_learns_faster_is_more_accurate(few_digits):
 def test_more_real_images_help_a_classifier_and_black_ones_do_not(few_digits, draw_known):
     draw_known(lambda name: np.zeros((1, 28, 28, 1), "float32"))
     result = claims.augmentation(range(2), [50], ["conditional-vae"], num_steps=60, vae_steps=20)
-    gains = {arm: np.mean(row["gain, points, 50 images"]) for arm, row in result.measurements.items()}
+    measure = "gain, points, 50 images"
+    gains = {arm: np.mean(row[measure]) for arm, row in result.measurements.items()}
     assert gains[training_claims.REAL] == 0
     assert gains[training_claims.MORE] > 5
     assert gains["and conditional-vae"] < gains[training_claims.MORE]

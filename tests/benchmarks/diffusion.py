@@ -1,14 +1,15 @@
 """Diffusion: the effect of guidance, the time of sampling, and a training step beside PyTorch.
 
     python tests/benchmarks/diffusion.py guidance [--samples 1000] [--scales 1 1.5 2 3 5]
-    python tests/benchmarks/diffusion.py steps [--pairs 3] [--samplers ddim:10 ddpm:50]
+    python tests/benchmarks/diffusion.py steps [--pairs 3] [--samplers ddim:10] [--model NAME]
     pip install ".[benchmark]" && python tests/benchmarks/diffusion.py training [--pairs 7]
 
 guidance: label accuracy and variety of samples of the pretrained article3-diffusion, 50 steps of
 DDIM, by guidance scale; 1 is no guidance. Label accuracy is the percentage of samples that article
 4's CNN classifies as the requested digit; variety is the mean standard deviation of a pixel within
 a digit. Test images for comparison. steps: seconds for 64 samples, and, of 64 samples for each run,
-the same two metrics and the Fréchet distance to the test images, in features of article 4's CNN.
+the same two metrics, if the model is conditional, and the Fréchet distance to the test images, in
+features of article 4's CNN.
 training: ten steps of the recipe, and the same network, with the same outputs from the same
 weights, in PyTorch.
 """
@@ -38,6 +39,7 @@ from keras_genai.metrics import (
     label_accuracy,
 )
 from keras_genai.recipes import RECIPES
+from keras_genai.tasks import cycle_labels
 
 SAMPLERS = ("ddim:10", "ddim:25", "ddim:50", "ddpm:50", "dpm_solver++:10", "dpm_solver++:20")
 
@@ -62,6 +64,7 @@ def main():
         metavar="METHOD:STEPS",
         help=f"[{' '.join(SAMPLERS)}]",
     )
+    parser.add_argument("--model", default="article3-diffusion", metavar="NAME", help="of steps")
     options = parser.parse_args()
     {"guidance": guidance, "steps": steps, "training": training}[options.mode](options)
 
@@ -83,23 +86,24 @@ def report(name, images, labels, classifier):
 
 
 def steps(options):
-    classifier, model = (pretrained.load(name) for name in ("article4-cnn", "article3-diffusion"))
+    classifier, model = (pretrained.load(name) for name in ("article4-cnn", options.model))
     reference = image_features(datasets.load_mnist()[1][0][..., None] / np.float32(255))
-    model.generate(64, 0, num_steps=2)
-    labels = np.arange(64 * options.pairs) % 10
+    model.generate(64, num_steps=2)
+    labels = cycle_labels(model, 64 * options.pairs)
     for method, num_steps in (sampler.split(":") for sampler in options.samplers):
         num_steps = int(num_steps)
         seconds, images = [], []
         for run in range(options.pairs):
             start = time.perf_counter()
-            batch_labels = labels[64 * run : 64 * run + 64]
+            batch_labels = None if labels is None else labels[64 * run : 64 * run + 64]
             images.append(
                 model.generate(64, batch_labels, num_steps=num_steps, method=method, seed=run)
             )
             seconds.append(time.perf_counter() - start)
         print(f"{method}, {num_steps} steps: {statistics.median(seconds):.2f} s", flush=True)
         images = np.concatenate(images)
-        report(f"{method}, {num_steps} steps", images, labels, classifier)
+        if labels is not None:
+            report(f"{method}, {num_steps} steps", images, labels, classifier)
         distance = frechet_distance(reference, image_features(images))
         print(f"{method}, {num_steps} steps: Fréchet distance {distance:.2f}", flush=True)
 
