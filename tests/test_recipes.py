@@ -43,7 +43,7 @@ from keras_genai.wavenet import build_wavenet
         ("article3-pixelcnn", 4, 32),
         ("article3-wavenet", 100, 2),
         ("article3-diffusion", 12, 64),
-        ("article3-diffusion-unconditional", 8, 64),
+        ("article3-diffusion-unconditional", 20, 64),
         ("article4-gpt2", 30, 8),
         ("article4-finetune", 4, 8),
     ],
