@@ -81,7 +81,7 @@ def guidance(options):
 
 def report(name, images, labels, classifier):
     accuracy = label_accuracy(classify_digits(images, classifier), labels)
-    variety = np.mean([images[labels == digit].std(axis=0).mean() for digit in range(10)])
+    variety = np.mean([images[np.equal(labels, digit)].std(axis=0).mean() for digit in range(10)])
     print(f"{name}: label accuracy {accuracy:.1f}%, pixel deviation {variety:.3f}", flush=True)
 
 
