@@ -133,6 +133,11 @@ def digits(tmp_path_factory):
     return write_digits(tmp_path_factory.mktemp("digits"), 120)
 
 
+def heed_interrupts():
+    """Undo what a shell does to programs in the background, and these pass on: ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(folder, *options, data=None, **environment):
     """Start the command line in a process of its own."""
     data = [] if data is None else ["--data", str(data)]
@@ -143,6 +148,7 @@ def start(folder, *options, data=None, **environment):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
+        preexec_fn=None if sys.platform == "win32" else heed_interrupts,
     )
 
 
