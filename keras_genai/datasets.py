@@ -26,12 +26,14 @@ from keras_genai.streaming import (  # noqa: F401  (the functions of batches are
 )
 from keras_genai.validation import as_array, as_numbers, check_choice, check_images, check_size
 
-BOOKS = ("alice_in_wonderland.txt", "as_you_like_it.txt", "paradise_lost.txt")
+BOOKS = ("alice_in_wonderland", "as_you_like_it", "king_james", "paradise_lost")
 
 SHA256 = {
     "article4_gan_samples.npz": "4342c030255491382abc65a4508bc07fb97f1ecdcdd517a6ca7c81ad877827e7",
     "alice_in_wonderland.txt": "cc660e04a3bef809b5436e822536cafefa278d55fb3639fb3e93665590d6fc0a",
     "as_you_like_it.txt": "eaa3526fe53859f34ecdf255712f9ecf0b2c903451d4755b2edaa2e2599cb0fc",
+    "king_james.txt": "6b40e3f13a6cf83937165995b4868d7eb1f429d0c96ddb8574bea5544101a914",
+    "oneill_tunes.abc": "5ecf4d147a180d4295b678c6d83f4eed8351ca6072ff0d58b02c5c86f44161e5",
     "paradise_lost.txt": "d01a7d3a2e74df00993e8e487db6016ac0c4bbf86b3df5a585cae8925564bbc2",
     "tang_quatrains.txt": "d3c36c345543604aeac19fbf7941241aaeb85e278cf55fb88582e13a3504baaf",
     "gpt2/encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
@@ -193,14 +195,33 @@ def image_class_names(folder) -> list[str]:
 # Texts.
 
 
+def load_book(name: str) -> str:
+    """Load the text of a book.
+
+    Args:
+        name: String, one of `BOOKS`: `"alice_in_wonderland"`, `"as_you_like_it"`, `"king_james"`
+            (the King James Bible, one verse per line) or `"paradise_lost"`.
+
+    Raises:
+        ValueError: for another name.
+    """
+    check_choice("name", name, BOOKS)
+    return load_text(data_path(f"{name}.txt"))
+
+
 def load_books() -> list[str]:
     """Load the texts of Alice in Wonderland, As You Like It and Paradise Lost."""
-    return [load_text(data_path(name)) for name in BOOKS]
+    return [load_book(name) for name in BOOKS if name != "king_james"]
 
 
 def load_quatrains() -> list[str]:
     """Load 9,347 quatrains of the Tang dynasty, each of four verses of 5 or 7 characters."""
     return load_text(data_path("tang_quatrains.txt")).splitlines()
+
+
+def load_tunes() -> list[str]:
+    """Load 1,841 Irish tunes of O'Neill's Music of Ireland (1903) in ABC notation."""
+    return load_text(data_path("oneill_tunes.abc")).strip("\n").split("\n\n")
 
 
 def load_text(path) -> str:

@@ -112,8 +112,9 @@ EXCLUDED = {
         Dropout Embedding ReversibleEmbedding MaskedGlobalAveragePooling1D
     """,
     "takes no argument, or the name of a file of the package": """
-        data_dir data_path verify_checksum load_mnist load_books load_quatrains load_translations
-        load_co2 load_sunspots load_drums load_measured chinese_font names weights_path
+        data_dir data_path verify_checksum load_mnist load_book load_books load_quatrains load_tunes
+        load_translations load_co2 load_sunspots load_drums load_measured chinese_font names
+        weights_path
     """,
     "reads or writes the user's files, whose errors have tests of their own": """
         load_image_folder image_class_names load_text load_pairs load_series load_sound_folder

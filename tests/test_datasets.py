@@ -301,9 +301,24 @@ def test_invalid_arguments_of_an_image_folder_raise(image_folder, arguments, mes
 
 def test_books_and_quatrains_are_complete():
     assert sum(map(len, datasets.load_books())) == 730_522
+    verses = datasets.load_book("king_james").replace("\n\n", "\n").splitlines()
+    assert len(verses) == 31_102 and verses[-1].endswith("be with you all. Amen.")
     poems = datasets.load_quatrains()
     assert len(poems) == 9347 and len(set("".join(poems))) == 4508
     assert all(poem.count("\uff0c") == poem.count("\u3002") == 2 for poem in poems)
+
+
+def test_each_tune_has_its_header_and_notes():
+    tunes = datasets.load_tunes()
+    assert len(tunes) == len(set(tunes)) == 1841
+    for tune in tunes:
+        fields = [line[:2] for line in tune.splitlines()]
+        assert fields[:4] == ["T:", "M:", "L:", "K:"] and len(fields) > 4, tune
+
+
+def test_unknown_book_raises():
+    with pytest.raises(ValueError, match="name: expected one of .*'king_james'.*, got 'moby_dick'"):
+        datasets.load_book("moby_dick")
 
 
 def test_translations_are_complete():
