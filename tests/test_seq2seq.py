@@ -11,7 +11,7 @@ import tensorflow as tf
 from helpers import add_random_noise, largest_difference
 
 import keras_genai
-from keras_genai import seq2seq
+from keras_genai import seq2seq, translation_model
 from keras_genai.attention import TransformerEncoderLayer
 from keras_genai.beam_search import beam_search
 from keras_genai.embeddings import PositionalEmbedding
@@ -469,7 +469,7 @@ def test_trained_model_translates_exactly_before_and_after_loading(translator, t
 @pytest.mark.usefixtures("eager_functions")
 def test_texts_are_translated_like_their_ids_and_in_order(translator, monkeypatch):
     # Several batches, sorted by length: the translations return in the order of the sources.
-    monkeypatch.setattr(seq2seq, "TRANSLATION_BATCH_SIZE", 4)
+    monkeypatch.setattr(translation_model, "TRANSLATION_BATCH_SIZE", 4)
     words = ["abc", "a", "cba", "bb", "c", "aab", "ca", "bbc", "b"]
     assert translator.translate(words) == [word[::-1] for word in words]
     assert translator.translate(tuple(words[:2])) == ["cba", "a"]
