@@ -18,6 +18,7 @@ from keras_genai import (  # noqa: F401
     learned_prior,
     pixelcnn,
     rnn,
+    seq2seq_lstm,
     transformer,
     vae,
     wavenet,
