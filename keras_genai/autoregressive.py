@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from keras_genai.decoding import (
     NAN_TOKEN,
+    check_allowed_tokens,
     check_stop_token,
     compiled_functions,
     model_strategy,
@@ -122,6 +123,7 @@ def generate(
     conditioning=None,
     stop_token=None,
     sliding_window=False,
+    allowed_tokens=None,
 ):
     """Continue token sequences.
 
@@ -137,6 +139,10 @@ def generate(
             Then each new token depends on the last C // 2 to C - 1 tokens: whenever C tokens are
             in the context, or more in the prompt, it is reduced to the last C // 2. A text that
             fits is the same as without. Defaults to `False`.
+        allowed_tokens: Bool array `(max_new_tokens, vocab_size)` or `None`. Row i is `True` for the
+            tokens that may be the new token i of a sequence, such as those of a poem's form
+            (`forms.form_tokens`). The probabilities of the others become 0 before top-k and top-p.
+            Defaults to `None`, all tokens.
 
     Returns:
         For an array, an int32 array `(batch, n + max_new_tokens)`, filled with `stop_token` after
@@ -145,10 +151,19 @@ def generate(
 
     Raises:
         ValueError: for an empty prompt, ids outside the vocabulary, more tokens than the context
-            length, an invalid sampling option, and a model whose logits are NaN.
+            length, an invalid sampling option, a row of `allowed_tokens` without any, and a model
+            whose logits are NaN.
     """
     decoding = _Decoding(
-        model, prompt, max_new_tokens, sampler, seed, conditioning, stop_token, sliding_window
+        model,
+        prompt,
+        max_new_tokens,
+        sampler,
+        seed,
+        conditioning,
+        stop_token,
+        sliding_window,
+        allowed_tokens,
     )
     for window in decoding.windows():
         window.run_until(window.stop)
@@ -173,6 +188,7 @@ def stream(
     conditioning=None,
     stop_token=None,
     sliding_window=False,
+    allowed_tokens=None,
 ):
     """Yield the new tokens of `generate` one position at a time.
 
@@ -184,7 +200,15 @@ def stream(
         Int32 arrays `(batch,)`.
     """
     decoding = _Decoding(
-        model, prompt, max_new_tokens, sampler, seed, conditioning, stop_token, sliding_window
+        model,
+        prompt,
+        max_new_tokens,
+        sampler,
+        seed,
+        conditioning,
+        stop_token,
+        sliding_window,
+        allowed_tokens,
     )
     if len(set(lengths := [len(row) for row in decoding.rows])) > 1:
         raise ValueError(f"prompt: expected sequences of one length, got {lengths}.")
@@ -255,7 +279,16 @@ class _Decoding:
     """One generation: its options, random numbers and the sequences so far."""
 
     def __init__(
-        self, model, prompt, max_new_tokens, sampler, seed, conditioning, stop_token, sliding_window
+        self,
+        model,
+        prompt,
+        max_new_tokens,
+        sampler,
+        seed,
+        conditioning,
+        stop_token,
+        sliding_window,
+        allowed_tokens,
     ):
         check_autoregressive_model(model)
         self.model, max_new_tokens = model, check_size("max_new_tokens", max_new_tokens)
@@ -270,6 +303,8 @@ class _Decoding:
         self.stop_token = check_stop_token(stop_token, num_tokens(model))
         self.fill_token, self.conditioning = stop_token, repeat_rows(conditioning)
         self.generator = random_generator(seed)
+        self.prompt_lengths = [len(row) for row in self.rows]
+        self.allowed = check_allowed_tokens(allowed_tokens, max_new_tokens, model)
 
     def windows(self):
         """Yield each window, which the caller runs, then add its tokens to the sequences."""
@@ -283,7 +318,8 @@ class _Decoding:
             lengths = [len(context) for context in contexts]
             missing = (end - len(row) for row, end in zip(self.rows, self.ends, strict=True))
             longest = max(map(operator.add, lengths, missing))
-            window = _Window(self, contexts, min(longest, limit), finished)
+            num_generated = map(operator.sub, map(len, self.rows), self.prompt_lengths)
+            window = _Window(self, contexts, min(longest, limit), finished, list(num_generated))
             yield window
             tokens, finished = window.tokens.numpy()[:, : window.stop + 1], window.finished
             self.rows = [
@@ -298,10 +334,11 @@ class _Window:
     A model on several devices generates a part of the sequences on each.
     """
 
-    def __init__(self, decoding, prompts, length, finished):
+    def __init__(self, decoding, prompts, length, finished, num_generated):
         self.model, self.sampler = decoding.model, decoding.sampler
         self.stop_token, self.strategy = decoding.stop_token, model_strategy(decoding.model)
         self.prompt_lengths = np.array([len(row) for row in prompts], "int32")
+        self.allowed, self.num_generated = decoding.allowed, np.array(num_generated, "int32")
         # From the end of the shortest prompt on.
         self.start, self.stop = int(self.prompt_lengths.min()) - 1, length - 1
 
@@ -345,6 +382,8 @@ class _Window:
                 tf.constant(self.uniform[:, rows]),
                 self.sampler,
                 self.stop_token,
+                self.allowed,
+                tf.constant(self.num_generated[rows]),
             )
 
         self.loop_vars = map_replicas(self.strategy, decode, self.rows, self.loop_vars)

@@ -68,8 +68,14 @@ def _prefill(model, tokens, length, max_length, conditioning):
     return state
 
 
-def _decode(model, loop_vars, stop, start, prompt_lengths, uniform, sampler, stop_token):
-    """Process prompts to their ends and sample from there, until `stop` or all have ended."""
+def _decode(
+    model, loop_vars, stop, start, prompt_lengths, uniform, sampler, stop_token, allowed, offsets
+):
+    """Process prompts to their ends and sample from there, until `stop` or all have ended.
+
+    `allowed` is `None`, or the tokens that may be generated `(m, num_tokens)`: row `offsets` is
+    that of the first token after a prompt.
+    """
 
     def cond(position, tokens, finished, state):
         return (position < stop) & ~ops.all(finished)
@@ -79,7 +85,12 @@ def _decode(model, loop_vars, stop, start, prompt_lengths, uniform, sampler, sto
         logits, state = model.step(token, state, position)
         logits = logits[:, 0]
         random_numbers = ops.take(uniform, position - start, axis=0)
-        sampled = sample(logits[:, : num_tokens(model)], random_numbers, sampler)
+        scores = logits[:, : num_tokens(model)]
+        if allowed is not None:
+            row = ops.maximum(position + 1 - prompt_lengths, 0) + offsets
+            row = ops.minimum(row, allowed.shape[0] - 1)  # tokens that are not returned
+            scores = ops.where(ops.take(allowed, row, axis=0), scores, -np.inf)
+        sampled = sample(scores, random_numbers, sampler)
         # Of NaN, the largest would be token 0.
         sampled = ops.where(ops.any(ops.isnan(logits), axis=-1), NAN_TOKEN, sampled)
         sampled = ops.where(finished, stop_token, sampled)
@@ -134,3 +145,24 @@ def check_stop_token(stop_token, vocab_size: int):
         return tf.constant(-1)
     check_tokens("stop_token", [[stop_token]], vocab_size, minimum=1)
     return tf.constant(stop_token, tf.int32)
+
+
+def check_allowed_tokens(allowed_tokens, max_new_tokens: int, model):
+    """Return the allowed tokens as a tensor, with a length of a power of two; `None` for `None`.
+
+    Raises:
+        ValueError: for another shape or dtype, and for a row without a token.
+    """
+    if allowed_tokens is None:
+        return None
+    allowed, shape = as_array("allowed_tokens", allowed_tokens), (max_new_tokens, num_tokens(model))
+    if allowed.shape != shape or allowed.dtype != bool:
+        raise ValueError(
+            f"allowed_tokens: expected a bool array {shape}, max_new_tokens and the vocabulary, "
+            f"got {allowed.dtype} {allowed.shape}."
+        )
+    empty = np.flatnonzero(~allowed.any(axis=1))
+    if len(empty):
+        raise ValueError(f"allowed_tokens: expected at least one, got none in row {empty[0]}.")
+    num_rows = round_up(max_new_tokens, 64)  # so that another number rarely compiles anew
+    return tf.constant(np.pad(allowed, [[0, num_rows - max_new_tokens], [0, 0]], "edge"))

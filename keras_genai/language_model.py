@@ -254,6 +254,7 @@ class CausalLM(TokenModelMixin, ConfigMixin, ValidatedModel):
         seed=None,
         stop_token=None,
         sliding_window=False,
+        allowed_tokens=None,
     ):
         """Continue texts or token sequences.
 
@@ -267,14 +268,17 @@ class CausalLM(TokenModelMixin, ConfigMixin, ValidatedModel):
                 remains in the result.
             sliding_window: Bool. Whether to continue beyond the context length, with the last
                 tokens as the context; see `autoregressive.generate`. Defaults to `False`.
+            allowed_tokens: Bool array `(max_new_tokens, vocab_size)` or `None`. Tokens that each
+                new token is chosen from, such as those of `forms.form_tokens`. Defaults to `None`,
+                all tokens.
 
         Returns:
             Prompt and continuation in the format of the prompt; see `autoregressive.generate`.
 
         Raises:
             ValueError: for an empty prompt, for characters or ids outside the vocabulary, for more
-                tokens than the context length without `sliding_window`, and for text if the model
-                has no tokenizer.
+                tokens than the context length without `sliding_window`, for other
+                `allowed_tokens`, and for text if the model has no tokenizer.
         """
         tokens, decode = self._encode("prompt", prompt)
         return decode(
@@ -286,6 +290,7 @@ class CausalLM(TokenModelMixin, ConfigMixin, ValidatedModel):
                 seed=seed,
                 stop_token=self._stop_token_id(stop_token),
                 sliding_window=sliding_window,
+                allowed_tokens=allowed_tokens,
             )
         )
 
@@ -298,6 +303,7 @@ class CausalLM(TokenModelMixin, ConfigMixin, ValidatedModel):
         seed=None,
         stop_token=None,
         sliding_window=False,
+        allowed_tokens=None,
     ):
         """Yield the continuation of a text in pieces, as soon as they are generated.
 
@@ -315,6 +321,7 @@ class CausalLM(TokenModelMixin, ConfigMixin, ValidatedModel):
             seed=seed,
             stop_token=self._stop_token_id(stop_token),
             sliding_window=sliding_window,
+            allowed_tokens=allowed_tokens,
         )
         pending = []
         for token in new_tokens:
