@@ -223,6 +223,26 @@ def test_exported_weights_load_without_their_recipe(tmp_path, monkeypatch, digit
     assert info["model"]["class_name"] == "VAE" and "dataset_info" not in info
     assert info["seed"] == 5 and info["value"] > 150  # a model of one epoch
     assert info["value"] == pytest.approx(info["reconstruction_loss"] + info["kl_loss"])
+    check_rounded_export(monkeypatch, tmp_path, model, len(content))
+
+
+def check_rounded_export(monkeypatch, tmp_path, model, size):
+    monkeypatch.undo()
+    weights_folder = tmp_path / "rounded" / "weights"
+    export.export_weights(tmp_path / "run", weights_folder, levels=8)
+    assert (weights_folder / "article4-vae.weights.h5").stat().st_size < 0.6 * size
+    monkeypatch.setenv("KERAS_GENAI_DATA", str(tmp_path / "rounded"))
+    loaded = pretrained.load("article4-vae").get_weights()
+    for exact, rounded in zip(model.get_weights(), loaded, strict=True):
+        half = exact.astype("float16").astype("float32")
+        if exact.ndim == 1:
+            np.testing.assert_array_equal(rounded, half)
+            continue
+        step = 2.0 ** np.floor(np.log2(half.std() / 8))
+        assert np.abs(rounded - half).max() <= step / 2 and len(np.unique(rounded)) > 8
+        np.testing.assert_array_equal(rounded % step, 0)
+    with pytest.raises(ValueError, match="levels: expected a whole number of at least 1, got 0"):
+        export.export_weights(tmp_path / "run", weights_folder, levels=0)
 
 
 @pytest.mark.parametrize("name", ["article4-gan", "conditional-vae"])
