@@ -30,7 +30,15 @@ from families import (
 )
 from helpers import COUNTS
 from keras import layers
-from token_families import GPT, RNN, Seq2Seq, StockSeq2Seq, Transformer, Waves
+from token_families import (
+    GPT,
+    RNN,
+    Seq2Seq,
+    Seq2SeqRecurrent,
+    StockSeq2Seq,
+    Transformer,
+    Waves,
+)
 
 # Columns.
 
@@ -38,7 +46,7 @@ FAMILIES = {
     family.name: family
     for family in (
         BuildVAE(), OwnVAE(), TrainGAN(), OwnGAN(), CNN(), RNN(), Forecaster(), Transformer(),
-        Seq2Seq(), StockSeq2Seq(), GPT(), Pixels(), Waves(), Diffusion(),
+        Seq2Seq(), StockSeq2Seq(), Seq2SeqRecurrent(), GPT(), Pixels(), Waves(), Diffusion(),
     )
 }  # fmt: skip
 
@@ -178,7 +186,7 @@ SITUATIONS = {
                 name: Refused("model")
                 for name in (
                     "VAE", "train_gan", "GAN", "RecurrentLanguageModel", "Seq2SeqTransformer",
-                    "GPT2", "PixelCNN", "WaveNet", "DDPM",
+                    "Seq2SeqLSTM", "GPT2", "PixelCNN", "WaveNet", "DDPM",
                 )
             },
             **excluded(
@@ -194,7 +202,9 @@ SITUATIONS = {
         "weights loaded into a part are used at once",
         exceptions=excluded(
             "The model has no parts.",
-            *all_but("build_vae", "VAE", "train_gan", "GAN", "Seq2SeqTransformer", "DDPM"),
+            *all_but(
+                "build_vae", "VAE", "train_gan", "GAN", "Seq2SeqTransformer", "Seq2SeqLSTM", "DDPM"
+            ),
         ),
     ),
     "unknown_argument": Situation(

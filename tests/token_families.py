@@ -6,6 +6,7 @@ from families import NUM_EXAMPLES, Family, labels, second_batch, seed_all
 
 from keras_genai.gpt2 import GPT2
 from keras_genai.rnn import RecurrentLanguageModel
+from keras_genai.seq2seq_lstm import Seq2SeqLSTM
 from keras_genai.transformer import MaskedCrossentropy, Seq2SeqTransformer, build_transformer
 from keras_genai.wavenet import WaveNet
 
@@ -120,6 +121,18 @@ class Seq2Seq(LanguageModel):
             "target: expected token ids": [source, second_batch(target, VOCAB_SIZE)],
             "source: expected at most 8": [tokens(MAX_LENGTH + 1), target],
         }
+
+
+class Seq2SeqRecurrent(Seq2Seq):
+    """The encoder–decoder of LSTMs, with attention."""
+
+    name, partner = "Seq2SeqLSTM", None
+
+    def build(self, seed=0, dropout=0.0, **options):
+        seed_all(seed)
+        return Seq2SeqLSTM(
+            VOCAB_SIZE, VOCAB_SIZE, MAX_LENGTH, True, 3, 4, dropout=dropout, **options
+        )
 
 
 class StockSeq2Seq(Seq2Seq):
