@@ -300,10 +300,23 @@ class TransformerEncoderLayer(_TransformerLayer):
         kernel_initializer: Initializer of all kernels. Defaults to `"glorot_uniform"`.
     """
 
-    def call(self, x, mask=None, training=None):
+    def call(self, x, mask=None, training=None, *, return_attention_scores=False):
+        """Process whole sequences.
+
+        Returns the output `(batch, n, d_model)`; with `return_attention_scores`, also the scores
+        `(batch, num_heads, n, n)`.
+        """
         attention_mask = None if mask is None else mask[:, None, None, :]
-        x, _, _ = self._self_attention_block(x, attention_mask, training)
-        return self._feedforward_block(x, training)
+        x, scores, _ = self._self_attention_block(x, attention_mask, training)
+        x = self._feedforward_block(x, training)
+        return (x, scores) if return_attention_scores else x
+
+    def compute_output_spec(self, x, *args, return_attention_scores=False, **kwargs):
+        output = keras.KerasTensor(x.shape, self.compute_dtype)
+        if not return_attention_scores:
+            return output
+        batch_size, n, _ = x.shape
+        return output, keras.KerasTensor((batch_size, self.num_heads, n, n), self.compute_dtype)
 
     def compute_output_shape(self, x_shape):
         return x_shape

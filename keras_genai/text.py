@@ -14,6 +14,7 @@ from keras_genai.datasets import data_path
 from keras_genai.files import read_text
 from keras_genai.validation import (
     as_array,
+    check_bools,
     check_choice,
     check_methods,
     check_range,
@@ -104,6 +105,15 @@ class CharacterTokenizer:
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="keras_genai")
+class ABCTokenizer(CharacterTokenizer):
+    """Character-level tokenizer of music in ABC notation, by which a model of tunes is known.
+
+    Args:
+        characters, unknown: See `CharacterTokenizer`.
+    """
 
 
 @keras.saving.register_keras_serializable(package="keras_genai")
@@ -208,7 +218,7 @@ class GPT2Tokenizer:
         return cls._train(text, vocab_size, last=(cls.END_OF_TEXT,))
 
     @classmethod
-    def _train(cls, text, vocab_size, first=(), last=()):
+    def _train(cls, text, vocab_size, first=(), last=(), words_only=False):
         """Train a tokenizer with special tokens at the start and the end of the vocabulary."""
         _check_text(text)
         vocab_size = check_size("vocab_size", vocab_size)
@@ -220,6 +230,8 @@ class GPT2Tokenizer:
             )
         tokenizers = _import_tokenizers()
         tokenizer = _byte_level_tokenizer(tokenizers.models.BPE())
+        if words_only:
+            tokenizer.normalizer = _word_normalizer(tokenizers)
         trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=vocab_size - len(last),
             special_tokens=list(first),
@@ -284,12 +296,15 @@ class TranslationTokenizer(GPT2Tokenizer):
         self._tokenizer.encode_special_tokens = True  # as ordinary text
 
     @classmethod
-    def train(cls, text: str, vocab_size: int):
+    def train(cls, text: str, vocab_size: int, words_only: bool = False):
         """Train a tokenizer on a text. Its first three tokens are the special ones.
 
         Args:
             text: String. Training text, not empty.
             vocab_size: Int, at least 259. Maximum number of tokens.
+            words_only: Bool. Whether every text is reduced to its words before it is encoded: lower
+                case, one space before each word, no punctuation and no line ends. Apostrophes
+                within a word are kept. Defaults to `False`.
 
         Returns:
             A `TranslationTokenizer`.
@@ -297,7 +312,8 @@ class TranslationTokenizer(GPT2Tokenizer):
         Raises:
             ValueError: for an empty text, and for a vocabulary that cannot hold the 256 bytes.
         """
-        return cls._train(text, vocab_size, first=cls.SPECIAL_TOKENS)
+        check_bools(words_only=words_only)
+        return cls._train(text, vocab_size, first=cls.SPECIAL_TOKENS, words_only=words_only)
 
 
 def check_tokenizer(name: str, tokenizer, vocab_size: int, padded=False) -> None:
@@ -387,6 +403,20 @@ def _byte_level_tokenizer(model):
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     return tokenizer
+
+
+def _word_normalizer(tokenizers):
+    """Return the normalizer of a text to its words in lower case, each after a space."""
+    normalizers = tokenizers.normalizers
+    between_words = r"(?:[^\w']|_|(?<![^\W_])'|'(?![^\W_]))+"
+    return normalizers.Sequence(
+        [
+            normalizers.Lowercase(),
+            normalizers.Replace(tokenizers.Regex(between_words), " "),
+            normalizers.Strip(),
+            normalizers.Prepend(" "),
+        ]
+    )
 
 
 def _import_tokenizers():
