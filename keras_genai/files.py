@@ -148,6 +148,12 @@ def read_text_pieces(path, size: int = 2**20):
         raise ValueError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
+def save_text(path, text: str) -> None:
+    """Write a text file in UTF-8 in one step; see `replace_file`."""
+    with replace_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
 def read_json(path) -> dict:
     """Return the JSON object of a file; raise ValueError with its path for other contents."""
     text = read_text(path)

@@ -48,6 +48,9 @@ class LanguageModelingTask(Task):
             check_no_cache(cache, "included texts")
         elif cache is not None or _count_token_bytes(source) > streaming.STREAMING_BYTES:
             return self._stream(source, cache)
+        return self._load_in_memory(source)
+
+    def _load_in_memory(self, source) -> Data:
         parts = self._load_parts(source)
         tokenizer, dataset_info = self._make_tokenizer(*map("".join, zip(*parts, strict=True)))
         train_tokens = [tokenizer.encode(train) for train, _ in parts]
