@@ -12,11 +12,17 @@ import sys
 import warnings
 
 from keras_genai import catalog, cluster
-from keras_genai.arguments import UsageError, build_parser, check_encoding
+from keras_genai.arguments import (
+    UsageError,
+    build_parser,
+    check_encoding,
+    count_tokens,
+    default_prompt,
+)
 from keras_genai.runs import Output, check_keras_settings
 
 SAMPLING_OPTIONS = ("temperature", "top_k", "top_p")
-TEXT_OPTIONS = (*SAMPLING_OPTIONS, "sliding_window")
+TEXT_OPTIONS = (*SAMPLING_OPTIONS, "sliding_window", "form")
 DEFAULT_NUM_IMAGES = 64
 DEFAULT_NEW_TOKENS = 400
 TEXT_TEMPERATURE = 0.8
@@ -182,7 +188,8 @@ def generate(options) -> int:
     from keras_genai import distribution
     from keras_genai.diffusion import DDPM
     from keras_genai.language_model import CausalLM
-    from keras_genai.transformer import Seq2SeqTransformer
+    from keras_genai.transformer import SequentialTransformer
+    from keras_genai.translation_model import TranslationModel
     from keras_genai.wavenet import WaveNet
 
     check_keras_settings()
@@ -193,8 +200,10 @@ def generate(options) -> int:
         model = _load(options)
     if not isinstance(model, DDPM):
         _reject(options, ("guidance_scale", "steps"), "only for a diffusion model")
-    if isinstance(model, Seq2SeqTransformer):
+    if isinstance(model, TranslationModel):
         return _translate(model, options)
+    if isinstance(model, SequentialTransformer) and model.is_classifier:
+        return _classify(model, options)
     if not hasattr(model, "generate"):
         raise UsageError(f"{options.source}: expected a generative model, got a {model.name}")
     if isinstance(model, CausalLM):
@@ -237,11 +246,22 @@ def _translate(model, options) -> int:
     return _write((line + "\n" for line in translations), options.output)
 
 
+def _classify(model, options) -> int:
+    """Write the classes of a text with their probabilities, the likeliest first."""
+    _reject(options, ("count", "label", "length", *TEXT_OPTIONS), "not for classification")
+    if options.prompt is None:
+        raise UsageError("--prompt: expected a text to classify")
+    _, probabilities = model.classify(options.prompt)
+    names = model.class_names or range(len(probabilities))
+    ranking = sorted(zip(probabilities, names, strict=True), reverse=True)
+    return _write((f"{p:6.1%}  {name}\n" for p, name in ranking), options.output)
+
+
 def _generate_images(model, options) -> int:
     from keras_genai.callbacks import save_figure
     from keras_genai.plotting import plot_images
 
-    _reject(options, ("prompt", "sliding_window"), "only for a text model")
+    _reject(options, ("prompt", "sliding_window", "form"), "only for a text model")
     _reject(options, ("length", *SAMPLING_OPTIONS), "only for a text or sound model")
     output, num_samples = _output_path(options, ".png"), options.count or DEFAULT_NUM_IMAGES
     sampling = {"guidance_scale": options.guidance_scale, "num_steps": options.steps}
@@ -259,7 +279,7 @@ def _generate_sounds(model, options) -> int:
     from keras_genai.audio import save_wav
     from keras_genai.tasks import SOUND_TEMPERATURE
 
-    _reject(options, ("prompt", "sliding_window"), "only for a text model")
+    _reject(options, ("prompt", "sliding_window", "form"), "only for a text model")
     output, num_samples = _output_path(options, ".wav"), options.count or model.num_classes or 1
     sounds = model.generate(
         num_samples,
@@ -275,13 +295,24 @@ def _generate_sounds(model, options) -> int:
 
 def _generate_text(model, options) -> int:
     """Write texts, each piece as soon as it is generated."""
+    from keras_genai.forms import form_tokens
+    from keras_genai.music import first_tune
+    from keras_genai.tasks.music import MAX_NEW_CHARACTERS, save_music
+    from keras_genai.text import ABCTokenizer
+
     _reject(options, ("label",), "only for a class-conditional model")
     if model.tokenizer is None:
         raise UsageError(f"{options.source}: expected a model with a tokenizer, to generate text")
-    prompt = _default_prompt(model.tokenizer) if options.prompt is None else options.prompt
-    length = options.length or DEFAULT_NEW_TOKENS
+    is_music = isinstance(model.tokenizer, ABCTokenizer)
+    prompt = default_prompt(model.tokenizer) if options.prompt is None else options.prompt
+    default_length = MAX_NEW_CHARACTERS if is_music else DEFAULT_NEW_TOKENS
+    length, allowed_tokens = options.length or default_length, None
+    if options.form is not None:
+        _reject(options, ("length",), "not with --form, which has a length")
+        allowed_tokens = form_tokens(options.form, model.tokenizer)
+        options.length = length = len(allowed_tokens)
     if model.context_length is not None and not options.sliding_window:
-        room = model.context_length - _count_tokens(model.tokenizer, prompt)
+        room = model.context_length - count_tokens(model.tokenizer, prompt)
         if room < 1:
             raise UsageError(
                 f"--prompt: expected at most {model.context_length - 1} tokens, so that at least "
@@ -298,20 +329,24 @@ def _generate_text(model, options) -> int:
             sampler=sampler,
             seed=options.seed + i,
             sliding_window=options.sliding_window is not None,
+            allowed_tokens=allowed_tokens,
         )
         for i in range(options.count or 1)
     ]
-    first_piece = next(streams[0])  # invalid input is reported before a file is opened
+    if is_music:
+        streams = [first_tune(stream, prompt) for stream in streams]
+    first_piece = next(streams[0], "")  # invalid input is reported before a file is opened
+    separator = "\n" if is_music else "-" * 40 + "\n"
 
     def pieces():
         for i, stream in enumerate(streams):
-            yield "-" * 40 + "\n" if i > 0 else ""
+            yield separator if i > 0 else ""
             yield prompt.lstrip("\n")
             yield first_piece if i == 0 else ""
             yield from stream
             yield "\n"
 
-    return _write(pieces(), options.output)
+    return _write(pieces(), options.output, save_music if is_music else None)
 
 
 def evaluate(options) -> int:
@@ -380,14 +415,12 @@ def _output_path(options, suffix: str) -> pathlib.Path:
     return output
 
 
-def _write(pieces, output) -> int:
-    """Write a text piece by piece, to the terminal or to a file."""
-    from keras_genai.files import replace_file
+def _write(pieces, output, save=None) -> int:
+    """Write a text piece by piece to the terminal, or to a file: with `save`, if not `None`."""
+    from keras_genai.files import save_text
 
     if output is not None:
-        text = "".join(pieces)
-        with replace_file(output) as unfinished:
-            unfinished.write_text(text, "utf-8")
+        (save or save_text)(output, "".join(pieces))
         print(output)
         return 0
     for piece in pieces:
@@ -395,22 +428,6 @@ def _write(pieces, output) -> int:
         if getattr(sys.stdout, "error", None) is not None:
             break  # nobody reads on
     return 0
-
-
-def _default_prompt(tokenizer) -> str:
-    """Return a new line, or the first token of a vocabulary without one."""
-    try:
-        tokenizer.encode("\n")
-        return "\n"
-    except ValueError:
-        return tokenizer.decode([0])
-
-
-def _count_tokens(tokenizer, prompt: str) -> int:
-    try:
-        return len(tokenizer.encode(prompt))
-    except ValueError as error:
-        raise UsageError(f"--prompt{str(error).removeprefix('text')}") from error
 
 
 if __name__ == "__main__":

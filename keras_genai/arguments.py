@@ -79,7 +79,8 @@ def build_parser(list_recipes, train, generate, evaluate) -> argparse.ArgumentPa
     command = commands.add_parser(
         "generate",
         allow_abbrev=False,
-        help="write images to a PNG file or sounds to a WAV file, continue or translate text",
+        help="write images to a PNG file or sounds to a WAV file; continue, translate or classify "
+        "text",
     )
     command.set_defaults(command=generate)
     add = command.add_argument
@@ -95,7 +96,8 @@ def build_parser(list_recipes, train, generate, evaluate) -> argparse.ArgumentPa
         "--output",
         type=pathlib.Path,
         metavar="FILE",
-        help="output file [NAME.png or NAME.wav; text is printed]",
+        help="output file [NAME.png or NAME.wav; text is printed]; of tunes .abc, .mid, .wav or "
+        ".png",
     )
     add(
         "--guidance-scale",
@@ -115,13 +117,18 @@ def build_parser(list_recipes, train, generate, evaluate) -> argparse.ArgumentPa
         "--length",
         type=_positive_int,
         metavar="N",
-        help="text: number of new tokens [400]; sound: length in samples [one second]",
+        help="text: number of new tokens [400; tunes: 1000]; sound: length in samples [one second]",
     )
     add(
         "--sliding-window",
         action="store_true",
         default=None,
         help="text: continue beyond the context length of the model, from its last tokens",
+    )
+    add(
+        "--form",
+        metavar="FORM",
+        help="text: form of the new text, '*' for any letter, such as '*****，*****。' [off]",
     )
     add("--temperature", type=float, metavar="T", help="text [0.8] and sound [0.9]: temperature")
     add("--top-k", type=_positive_int, metavar="K", help="text and sound: top-k sampling [off]")
@@ -186,3 +193,24 @@ def check_encoding(options) -> None:
                 str(value).encode("utf-8")
             except UnicodeEncodeError as error:
                 raise UsageError(f"{name}: expected a text in UTF-8, got {str(value)!r}") from error
+
+
+def default_prompt(tokenizer) -> str:
+    """Return the start of a tune in ABC, a new line, or the first token of another vocabulary."""
+    from keras_genai.tasks.music import TUNE_PROMPT
+    from keras_genai.text import ABCTokenizer
+
+    prompt = TUNE_PROMPT if isinstance(tokenizer, ABCTokenizer) else "\n"
+    try:
+        tokenizer.encode(prompt)
+        return prompt
+    except ValueError:
+        return tokenizer.decode([0])
+
+
+def count_tokens(tokenizer, prompt: str) -> int:
+    """Return the number of tokens of a prompt; raise UsageError if it cannot be encoded."""
+    try:
+        return len(tokenizer.encode(prompt))
+    except ValueError as error:
+        raise UsageError(f"--prompt{str(error).removeprefix('text')}") from error

@@ -1,9 +1,9 @@
 """Forms of poems: the tokens that may stand at each place of a text.
 
-The form of a Tang quatrain with verses of five characters is `"*****，*****。*****，*****。"`: a star
-is any letter, such as a Chinese character, and everything else stands for itself. Under a form, a
-model samples each token from its own distribution, restricted to the tokens that the form allows at
-that place; see `allowed_tokens` of `autoregressive.generate`.
+The form of a Tang quatrain with verses of five characters is `"*****，*****。*****，*****。"`: a
+star is any letter, such as a Chinese character, and everything else stands for itself. Under a
+form, a model samples each token from its own distribution, restricted to the tokens that the form
+allows at that place; see `allowed_tokens` of `autoregressive.generate`.
 """
 
 import numpy as np

@@ -269,11 +269,11 @@ def check_vocabularies(
     Raises:
         ValueError: for a size below 1, and for a tokenizer of another vocabulary size.
     """
-    sizes = check_sizes(
+    input_vocab_size, target_vocab_size, max_seq_length = check_sizes(
         input_vocab_size=input_vocab_size,
         target_vocab_size=target_vocab_size,
         max_seq_length=max_seq_length,
     )
-    check_tokenizer("input_tokenizer", input_tokenizer, sizes[0])
-    check_tokenizer("target_tokenizer", target_tokenizer, sizes[1])
-    return sizes
+    check_tokenizer("input_tokenizer", input_tokenizer, input_vocab_size)
+    check_tokenizer("target_tokenizer", target_tokenizer, target_vocab_size)
+    return input_vocab_size, target_vocab_size, max_seq_length

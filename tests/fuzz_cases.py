@@ -36,12 +36,14 @@ from keras_genai import (
     distribution,
     embeddings,
     evaluation,
+    forms,
     gan,
     gpt2,
     gpt2_checkpoint,
     language_model,
     learned_prior,
     metrics,
+    music,
     noise_schedule,
     pipelines,
     pixelcnn,
@@ -53,6 +55,7 @@ from keras_genai import (
     rnn,
     saving,
     seq2seq,
+    seq2seq_lstm,
     text,
     transformer,
     unet,
@@ -67,7 +70,9 @@ EXCLUDED_MODULES = {
         files image_files series_files text_files array_files streamed_arrays
     """,
     "is a part of the models": "models replicas layer_state adversarial pixelcnn_cache",
-    "belongs to the recipes, which `recipes` checks": "experiments runs tasks export",
+    "belongs to the recipes, which `recipes` checks": """
+        experiments image_experiments sequence_experiments runs tasks export
+    """,
     "starts processes, whose errors have tests of their own": "cluster",
     "draws diagrams, which have no arguments": "diagrams drawing",
     "is the command line, whose errors have tests of their own": "__main__ arguments",
@@ -90,7 +95,8 @@ EXCLUDED = {
     """,
     "is a base class, or an interface": """
         AutoregressiveModel SeedStateMixin Recipe Training TrainingResult TokenModelMixin CausalLM
-        SequentialTransformer FunctionalVAE Forecaster Tensor OldVersionError InvalidSizeError
+        TranslationModel
+        TuneAnalysis FunctionalVAE Forecaster Tensor OldVersionError InvalidSizeError
         FitMixin MirroredStrategy MultiWorkerStrategy is_first_worker reraise_lost_worker
         to_strategy
     """,
@@ -106,12 +112,14 @@ EXCLUDED = {
         check_seeds check_models check_measurements
         check_sampler check_stop_token check_scores check_length_penalty check_network
         check_probabilities check_compatible check_tokenizer check_same_shape check_seed
-        encode_texts check_sample_rates
+        encode_texts check_sample_rates check_vocabularies check_allowed_tokens
     """,
     "has the arguments of the layer of Keras that it extends": """
         Dropout Embedding ReversibleEmbedding MaskedGlobalAveragePooling1D
     """,
+    "takes the iterator of a text that is generated": "first_tune",
     "takes no argument, or the name of a file of the package": """
+        is_installed
         data_dir data_path verify_checksum load_mnist load_book load_books load_quatrains load_tunes
         load_translations load_co2 load_sunspots load_drums load_measured chinese_font names
         weights_path
@@ -169,6 +177,9 @@ def networks():
         "wavenet": wavenet.WaveNet(8, 1, 2, 2, 2, num_classes=3, sample_rate=4),
         "lm": rnn.RecurrentLanguageModel(4, "lstm", 3, 3, tokenizer=tokenizer),
         "gpt2": gpt2.GPT2(4, 32, 1, 1, 4, tokenizer=EndTokenizer("abcd")),
+        "classifier": transformer.build_transformer(
+            8, 3, 8, 1, 4, 2, 4, pooling="mean", tokenizer=letters, class_names=list("xyz")
+        ),
         "seq2seq": seq2seq.Seq2SeqTransformer(
             8, 8, 8, 1, 4, 2, 4, input_tokenizer=letters, target_tokenizer=letters
         ),
@@ -204,6 +215,7 @@ IMAGES = RNG.uniform(size=(4, 4, 4, 1)).astype("float32")
 SMALL = RNG.uniform(size=(2, 3, 3, 1)).astype("float32")
 TOKENS = np.array([[0, 1, 2], [1, 2, 3]])
 WAVES = [np.zeros(5, "float32"), np.full(4, 0.5, "float32")]
+TUNE = "M:2/4\nL:1/8\nK:C\nAB c2|]"
 GREEDY = autoregressive.GREEDY
 
 
@@ -648,6 +660,28 @@ CASES = {
         lambda: dict(vocab_size=4, max_seq_length=4, d_model=4, add_positions=True),
     ),
     "positional_encoding": (embeddings.positional_encoding, lambda: dict(length=4, d_model=4)),
+    "AttentionLSTM": (
+        seq2seq_lstm.AttentionLSTM,
+        lambda: dict(units=4, attention_units=4),
+    ),
+    "Seq2SeqLSTM": (
+        seq2seq_lstm.Seq2SeqLSTM,
+        lambda: dict(
+            input_vocab_size=8,
+            target_vocab_size=8,
+            max_seq_length=8,
+            attention=True,
+            embed_dim=4,
+            units=4,
+            dropout=0.5,
+            input_tokenizer=None,
+            target_tokenizer=None,
+        ),
+    ),
+    "form_tokens": (
+        forms.form_tokens,
+        lambda: dict(form="*", tokenizer=text.CharacterTokenizer("ab")),
+    ),
     "Seq2SeqTransformer": (
         seq2seq.Seq2SeqTransformer,
         lambda: dict(
@@ -660,11 +694,11 @@ CASES = {
             target_tokenizer=None,
         ),
     ),
-    "Seq2SeqTransformer.translate": (
+    "TranslationModel.translate": (
         method("seq2seq", "translate"),
         lambda: dict(source="abd", beam_width=2, length_penalty=0.5, max_new_tokens=2),
     ),
-    "Seq2SeqTransformer.attention_maps": (
+    "TranslationModel.attention_maps": (
         method("seq2seq", "attention_maps"),
         lambda: dict(source="abd", target="abd"),
     ),
@@ -681,9 +715,24 @@ CASES = {
             **TRANSFORMER,
             causal=True,
             pooling=None,
+            tokenizer=None,
+            class_names=None,
         ),
     ),
+    "SequentialTransformer.classify": (
+        method("classifier", "classify"),
+        lambda: dict(text="abd"),
+    ),
+    "SequentialTransformer.attention_maps": (
+        method("classifier", "attention_maps"),
+        lambda: dict(text="abd"),
+    ),
+    "SequentialTransformer.token_importance": (
+        method("classifier", "token_importance"),
+        lambda: dict(text="abd"),
+    ),
     "CharacterTokenizer": (text.CharacterTokenizer, lambda: dict(characters="abc", unknown="map")),
+    "ABCTokenizer": (text.ABCTokenizer, lambda: dict(characters="abc", unknown="map")),
     "CharacterTokenizer.from_text": (
         text.CharacterTokenizer.from_text,
         lambda: dict(text="abc", unknown="map"),
@@ -743,6 +792,18 @@ CASES = {
         audio.save_wav,
         lambda: dict(path=checkpoint_folder() / "a.wav", waveform=WAVES[0], sample_rate=8000),
     ),
+    "split_tunes": (music.split_tunes, lambda: dict(text=TUNE)),
+    "to_training_text": (music.to_training_text, lambda: dict(tunes=[TUNE])),
+    "to_abc_text": (music.to_abc_text, lambda: dict(tunes=[TUNE])),
+    "read_tune": (music.read_tune, lambda: dict(tune=TUNE)),
+    "analyze_tune": (music.analyze_tune, lambda: dict(tune=TUNE)),
+    "tune_statistics": (music.tune_statistics, lambda: dict(tunes=[TUNE])),
+    "tune_notes": (music.tune_notes, lambda: dict(tune=TUNE)),
+    "save_midi": (
+        music.save_midi,
+        lambda: dict(path=checkpoint_folder() / "a.mid", tune=TUNE),
+    ),
+    "synthesize": (music.synthesize, lambda: dict(tune=TUNE, sample_rate=8000)),
     "load_wav": (audio.load_wav, lambda: dict(path=saved_wav())),
     "binarize": (datasets.binarize, lambda: dict(images=IMAGES, seed=0)),
     "series_windows": (
@@ -822,6 +883,10 @@ CASES = {
     "plot_sounds": (
         figure_of(plotting.plot_sounds),
         lambda: dict(waveforms=WAVES, sample_rate=100, titles=["a", "b"], color="black"),
+    ),
+    "plot_piano_roll": (
+        figure_of(music.plot_piano_roll),
+        lambda: dict(tunes=[TUNE], titles=None),
     ),
     "plot_history": (
         figure_of(plotting.plot_history),

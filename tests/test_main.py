@@ -50,6 +50,11 @@ def user_data(images, tmp_path_factory):
     book = datasets.load_books()[0]
     (folder / "text.txt").write_text(book[:6000], encoding="utf-8")
     (folder / "long.txt").write_text(book[:15_000], encoding="utf-8")
+    (folder / "books").mkdir()
+    for i, text in enumerate((book[:10_000], datasets.load_book("king_james")[:12_000])):
+        (folder / "books" / f"{i}.txt").write_text(text, encoding="utf-8")
+    tunes = "\n\n".join(datasets.load_tunes()[:30])
+    (folder / "tunes.abc").write_text(tunes, encoding="utf-8")
     values = "\n".join(f"{t},{t + t % 52}" for t in range(600))
     (folder / "series.csv").write_text(f"week,value\n{values}\n")
     pairs = "\n".join(map("\t".join, datasets.load_translations()[:30]))
@@ -65,6 +70,8 @@ def user_data(images, tmp_path_factory):
         tasks.ForecastingTask: folder / "series.csv",
         tasks.TranslationTask: folder / "pairs.tsv",
         tasks.AudioTask: folder / "sounds",
+        tasks.TextClassificationTask: folder / "books",
+        tasks.MusicTask: folder / "tunes.abc",
     }
     paths = {name: paths.get(type(e.task), images) for name, e in EXPERIMENTS.items()}
     paths["article4-gpt2"] = folder / "long.txt"  # longer windows
@@ -94,6 +101,8 @@ def small_models(monkeypatch):
     )
     replace_experiment(monkeypatch, "article4-gan", build=gan)
     replace_experiment(monkeypatch, "article3-lstm", build=language_model)
+    music = functools.partial(EXPERIMENTS["article3-music"].build, embed_dim=4, units=8)
+    replace_experiment(monkeypatch, "article3-music", build=music)
 
 
 @pytest.fixture
@@ -193,9 +202,11 @@ SAMPLE_FILES = {
     tasks.DiffusionTask: ["samples", "samples.png", "noising.png", "denoising.png"],
     tasks.LanguageModelingTask: ["sample.txt"],
     tasks.FineTuningTask: ["sample.txt"],
+    tasks.MusicTask: ["samples.abc"],  # none of which can be played
     tasks.AudioTask: ["samples", "samples.png"],
     tasks.ForecastingTask: ["forecast.png"],
     tasks.TranslationTask: ["translations.txt"],
+    tasks.TextClassificationTask: ["predictions.txt"],
 }
 
 

@@ -26,6 +26,7 @@ from keras_genai.wavenet import build_wavenet
         ("article1-vae", 10, 64),
         ("article1-gan", 10, 64),
         ("article1-transformer", 40, 64),
+        ("article1-transformer-classifier", 120, 64),
         ("article2-vae", 10, 32),
         ("article2-gan", 6, 32),
         ("article4-vae", 10, 64),
@@ -39,10 +40,12 @@ from keras_genai.wavenet import build_wavenet
         ("article3-rnn", 12, 32),
         ("article3-lstm", 12, 32),
         ("article3-lstm-tang", 12, 32),
+        ("article3-music", 12, 32),
         ("article3-forecast", 15, 32),
         ("article3-pixelcnn", 4, 32),
         ("article3-wavenet", 100, 2),
         ("article3-diffusion", 12, 64),
+        ("article3-diffusion-cosine", 10, 32),
         ("article3-diffusion-unconditional", 20, 64),
         ("article4-gpt2", 30, 8),
         ("article4-finetune", 4, 8),
@@ -143,6 +146,7 @@ def test_image_recipes_use_adam(name):
         "conditional-dcgan": 4e-4,
         "article3-pixelcnn": 6e-3,
         "article3-diffusion": 2e-3,
+        "article3-diffusion-cosine": 2e-3,
         "article3-diffusion-unconditional": 2e-3,
     }
     expected = learning_rates.get(name, 1e-3)  # "adam" is Adam(1e-3)
@@ -163,6 +167,7 @@ def learning_rates(optimizer, steps) -> list[float]:
     [
         ("article3-rnn", 1e-3, {"characters": "abc"}),
         ("article3-lstm", 2e-3, {"characters": "abc"}),
+        ("article3-music", 2e-3, {"characters": "abc"}),
         ("article3-forecast", 3e-3, {}),
     ],
 )

@@ -11,7 +11,7 @@ import tensorflow as tf
 from helpers import add_random_noise, largest_difference
 
 import keras_genai
-from keras_genai import seq2seq, translation_model
+from keras_genai import translation_model
 from keras_genai.attention import TransformerEncoderLayer
 from keras_genai.beam_search import beam_search
 from keras_genai.embeddings import PositionalEmbedding

@@ -29,22 +29,25 @@ decoding
 autoregressive
 beam_search
 text
-tokenizer_files language_model
-attention noise_schedule unet pixelcnn_cache
-seq2seq
+forms tokenizer_files language_model
+attention noise_schedule unet pixelcnn_cache translation_model
+seq2seq seq2seq_lstm
 vae gan cnn rnn transformer gpt2 pixelcnn wavenet diffusion
 learned_prior gpt2_checkpoint
 saving
 __init__
 plotting pretrained
 feature_metrics likelihood
-metrics
+metrics music
 callbacks drawing
 diagrams
 tasks.base
-tasks.images tasks.language tasks.translation tasks.sound tasks.series
+tasks.images tasks.language tasks.translation tasks.sound tasks.series tasks.classification
+tasks.music
 tasks
-catalog experiments
+catalog
+image_experiments sequence_experiments
+experiments
 runs
 recipes arguments
 quality_report claim_report

@@ -1,6 +1,7 @@
 """Tasks: a class for each kind of data, with its metric and its samples; see `Task`."""
 
-from keras_genai.tasks.base import Data, Task, cycle_labels, split_train_test
+from keras_genai.tasks.base import Data, Experiment, Task, cycle_labels, split_train_test
+from keras_genai.tasks.classification import TextClassificationTask
 from keras_genai.tasks.images import (
     ClassificationTask,
     DiffusionTask,
@@ -10,6 +11,7 @@ from keras_genai.tasks.images import (
     VAETask,
 )
 from keras_genai.tasks.language import FineTuningTask, LanguageModelingTask
+from keras_genai.tasks.music import MusicTask
 from keras_genai.tasks.series import ForecastingTask, SeriesSplit
 from keras_genai.tasks.sound import SOUND_TEMPERATURE, AudioTask
 from keras_genai.tasks.translation import EncodedPairs, TranslationTask
@@ -21,14 +23,17 @@ __all__ = [
     "Data",
     "DiffusionTask",
     "EncodedPairs",
+    "Experiment",
     "FineTuningTask",
     "ForecastingTask",
     "GANTask",
     "ImageTask",
     "LanguageModelingTask",
+    "MusicTask",
     "PixelCNNTask",
     "SeriesSplit",
     "Task",
+    "TextClassificationTask",
     "TranslationTask",
     "VAETask",
     "cycle_labels",

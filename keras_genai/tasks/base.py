@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import pathlib
 import typing
+from collections.abc import Callable
 
 import numpy as np
 
@@ -137,6 +138,21 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def save_samples(self, model, data: Data, folder: pathlib.Path) -> None:
         """Write samples of the trained model to files in a folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The code of one recipe.
+
+    Attributes:
+        task: `Task`. Data, metric and samples.
+        build: Function of (seed, **dataset_info) that returns the model.
+        compile: Function of (model, steps) that compiles the model for a number of training steps.
+    """
+
+    task: Task
+    build: Callable
+    compile: Callable
 
 
 def check_no_cache(cache, data: str) -> None:
