@@ -438,5 +438,7 @@ def _pitch_labels(score) -> tuple[list[int], list[str]]:
     names = {}
     for note in _played_notes(score):
         for pitch in note.pitches:
-            names[pitch.midi] = pitch.nameWithOctave.replace("#", "♯").replace("-", "♭")
+            names[pitch.midi] = f"{pitch.name}{pitch.implicitOctave}".replace("#", "♯").replace(
+                "-", "♭"
+            )
     return sorted(names), [names[midi] for midi in sorted(names)]

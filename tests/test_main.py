@@ -654,6 +654,16 @@ def test_invalid_options_for_diffusion_exit_with_2(
         (["generate", "article4-vae", "--output", "{file}/a.png"], "{file}/a.png"),
         (["generate", "article4-vae", "--prompt", "a"], "--prompt: only for a text model"),
         (["generate", "article4-vae", "--sliding-window"], "--sliding-window: only for a text"),
+        (["generate", "article4-vae", "--form", "*"], "--form: only for a text model"),
+        (
+            ["generate", "article1-transformer", "--prompt", "a", "--form", "*"],
+            "--form: not for translation",
+        ),
+        (
+            ["generate", "article3-lstm", "--form", "*", "--length", "9"],
+            "--length: not with --form, which has a length",
+        ),
+        (["generate", "article3-lstm", "--form", "\u6625"], "form: expected characters that are"),
         (
             ["generate", "article1-transformer", "--prompt", "a", "--sliding-window"],
             "--sliding-window: not for translation",

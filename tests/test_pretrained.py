@@ -21,11 +21,13 @@ from keras_genai.recipes import RECIPES
 
 PRETRAINED = [
     "article1-transformer",
+    "article1-transformer-classifier",
     "article3-diffusion",
     "article3-diffusion-unconditional",
     "article3-forecast",
     "article3-lstm",
     "article3-lstm-tang",
+    "article3-music",
     "article3-pixelcnn",
     "article3-rnn",
     "article3-wavenet",
@@ -258,6 +260,15 @@ def test_generate_command_continues_a_text_with_a_pretrained_model(capsys, name,
     assert main(["generate", name, "--prompt", prompt, "--length", "50"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(prompt) and len(text) == len(prompt) + 51
+
+
+def test_generate_command_writes_a_quatrain_under_its_form(capsys):
+    form = "*****\uff0c*****\u3002*****\uff0c*****\u3002"
+    assert main(["generate", "article3-lstm-tang", "--form", form, "--count", "2"]) == 0
+    poems = [line for line in capsys.readouterr().out.splitlines() if line[0] != "-"]
+    assert len(poems) == 2 and poems[0] != poems[1]
+    for poem in poems:
+        assert "".join("*" if c.isalpha() else c for c in poem) == form
 
 
 def test_pretrained_sequence_models_beat_the_baselines_of_the_readme():

@@ -45,7 +45,6 @@ from keras_genai.wavenet import build_wavenet
         ("article3-pixelcnn", 4, 32),
         ("article3-wavenet", 100, 2),
         ("article3-diffusion", 12, 64),
-        ("article3-diffusion-cosine", 10, 32),
         ("article3-diffusion-unconditional", 20, 64),
         ("article4-gpt2", 30, 8),
         ("article4-finetune", 4, 8),
@@ -146,7 +145,6 @@ def test_image_recipes_use_adam(name):
         "conditional-dcgan": 4e-4,
         "article3-pixelcnn": 6e-3,
         "article3-diffusion": 2e-3,
-        "article3-diffusion-cosine": 2e-3,
         "article3-diffusion-unconditional": 2e-3,
     }
     expected = learning_rates.get(name, 1e-3)  # "adam" is Adam(1e-3)

@@ -1,7 +1,8 @@
 """Diffusion: the effect of guidance, the time of sampling, and a training step beside PyTorch.
 
     python tests/benchmarks/diffusion.py guidance [--samples 1000] [--scales 1 1.5 2 3 5]
-    python tests/benchmarks/diffusion.py steps [--pairs 3] [--samplers ddim:10] [--model NAME]
+    python tests/benchmarks/diffusion.py steps [--pairs 3] [--samplers ddim:10]
+        [--model NAME-OR-FILE.keras]
     pip install ".[benchmark]" && python tests/benchmarks/diffusion.py training [--pairs 7]
 
 guidance: label accuracy and variety of samples of the pretrained article3-diffusion, 50 steps of
@@ -30,7 +31,7 @@ import torch._dynamo  # noqa: F401
 import keras
 import numpy as np
 
-from keras_genai import datasets, pretrained, recipes
+from keras_genai import datasets, load_model, pretrained, recipes
 from keras_genai.experiments import EXPERIMENTS
 from keras_genai.metrics import (
     classify_digits,
@@ -64,7 +65,9 @@ def main():
         metavar="METHOD:STEPS",
         help=f"[{' '.join(SAMPLERS)}]",
     )
-    parser.add_argument("--model", default="article3-diffusion", metavar="NAME", help="of steps")
+    parser.add_argument(
+        "--model", default="article3-diffusion", metavar="NAME-OR-FILE.keras", help="of steps"
+    )
     options = parser.parse_args()
     {"guidance": guidance, "steps": steps, "training": training}[options.mode](options)
 
@@ -86,7 +89,9 @@ def report(name, images, labels, classifier):
 
 
 def steps(options):
-    classifier, model = (pretrained.load(name) for name in ("article4-cnn", options.model))
+    classifier = pretrained.load("article4-cnn")
+    load = load_model if options.model.endswith(".keras") else pretrained.load
+    model = load(options.model)
     reference = image_features(datasets.load_mnist()[1][0][..., None] / np.float32(255))
     model.generate(64, num_steps=2)
     labels = cycle_labels(model, 64 * options.pairs)

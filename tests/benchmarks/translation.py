@@ -1,4 +1,4 @@
-"""BLEU and chrF of translation by a Transformer and by LSTMs, by the length of the sentence.
+"""BLEU and chrF of translation models, by the length of the sentence.
 
     pip install ".[test,benchmark]"
     python tests/benchmarks/translation.py [NAME-OR-FILE.keras ...]
@@ -22,7 +22,7 @@ from keras_genai import load_model, pretrained
 from keras_genai.datasets import load_translations
 from keras_genai.metrics import translation_scores
 
-NAMES = ("article1-transformer", "article3-lstm-attention", "article3-lstm-translation")
+NAMES = ("article1-transformer",)
 LENGTHS = ((3, 5), (6, 8), (9, 12), (13, 25))  # words
 
 
