@@ -115,11 +115,14 @@ def train(options) -> int:
     recipe = catalog.find(options.name)
     if options.workers is not None:
         return _launch_workers(options)
-    if f"{recipe.name}-{options.data}" in catalog.RECIPES:  # --data tang
-        recipe, options.data = catalog.RECIPES[f"{recipe.name}-{options.data}"], None
-    folder = options.output or pathlib.Path("runs") / recipe.name
 
     from keras_genai import recipes
+    from keras_genai.experiments import EXPERIMENTS
+
+    variant = f"{recipe.name}-{options.data}"  # --data tang
+    if variant in catalog.RECIPES and options.data in EXPERIMENTS[recipe.name].task.named_sources:
+        recipe, options.data = catalog.RECIPES[variant], None
+    folder = options.output or pathlib.Path("runs") / recipe.name
 
     training = recipes.prepare(
         recipe.name,
@@ -297,13 +300,15 @@ def _generate_text(model, options) -> int:
     """Write texts, each piece as soon as it is generated."""
     from keras_genai.forms import form_tokens
     from keras_genai.music import first_tune
-    from keras_genai.tasks.music import MAX_NEW_CHARACTERS, save_music
+    from keras_genai.tasks.music import MAX_NEW_CHARACTERS, check_music_path, save_music
     from keras_genai.text import ABCTokenizer
 
     _reject(options, ("label",), "only for a class-conditional model")
     if model.tokenizer is None:
         raise UsageError(f"{options.source}: expected a model with a tokenizer, to generate text")
     is_music = isinstance(model.tokenizer, ABCTokenizer)
+    if is_music and options.output is not None:
+        check_music_path(options.output, options.count or 1)
     prompt = default_prompt(model.tokenizer) if options.prompt is None else options.prompt
     default_length = MAX_NEW_CHARACTERS if is_music else DEFAULT_NEW_TOKENS
     length, allowed_tokens = options.length or default_length, None
@@ -420,7 +425,12 @@ def _write(pieces, output, save=None) -> int:
     from keras_genai.files import save_text
 
     if output is not None:
-        (save or save_text)(output, "".join(pieces))
+        text = "".join(pieces)
+        try:
+            (save or save_text)(output, text)
+        except ValueError:  # a tune that cannot be played: its text is not lost
+            print(text, end="")
+            raise
         print(output)
         return 0
     for piece in pieces:

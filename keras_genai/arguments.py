@@ -197,13 +197,14 @@ def check_encoding(options) -> None:
 
 def default_prompt(tokenizer) -> str:
     """Return the start of a tune in ABC, a new line, or the first token of another vocabulary."""
-    from keras_genai.tasks.music import TUNE_PROMPT
+    from keras_genai.tasks.music import tune_prompt
     from keras_genai.text import ABCTokenizer
 
-    prompt = TUNE_PROMPT if isinstance(tokenizer, ABCTokenizer) else "\n"
+    if isinstance(tokenizer, ABCTokenizer):
+        return tune_prompt(tokenizer)
     try:
-        tokenizer.encode(prompt)
-        return prompt
+        tokenizer.encode("\n")
+        return "\n"
     except ValueError:
         return tokenizer.decode([0])
 

@@ -139,10 +139,10 @@ def generate(
             Then each new token depends on the last C // 2 to C - 1 tokens: whenever C tokens are
             in the context, or more in the prompt, it is reduced to the last C // 2. A text that
             fits is the same as without. Defaults to `False`.
-        allowed_tokens: Bool array `(max_new_tokens, vocab_size)` or `None`. Row i is `True` for the
-            tokens that may be the new token i of a sequence, such as those of a poem's form
-            (`forms.form_tokens`). The probabilities of the others become 0 before top-k and top-p.
-            Defaults to `None`, all tokens.
+        allowed_tokens: Bool array `(max_new_tokens, n)` or `None`, for the n tokens of the model's
+            tokenizer, or of the model without one. Row i is `True` for the tokens that may be the
+            new token i of a sequence, such as those of a poem's form (`forms.form_tokens`). The
+            probabilities of the others become 0 before top-k and top-p. Defaults to `None`, all.
 
     Returns:
         For an array, an int32 array `(batch, n + max_new_tokens)`, filled with `stop_token` after
@@ -151,8 +151,8 @@ def generate(
 
     Raises:
         ValueError: for an empty prompt, ids outside the vocabulary, more tokens than the context
-            length, an invalid sampling option, a row of `allowed_tokens` without any, and a model
-            whose logits are NaN.
+            length, an invalid sampling option, `allowed_tokens` of another shape or dtype or with
+            a row without any, and a model whose logits are NaN.
     """
     decoding = _Decoding(
         model,

@@ -18,7 +18,7 @@ from keras_genai.runs import RunFolder, atomic_write
 from keras_genai.validation import check_size
 
 
-def export_weights(run_folder, output_folder, levels: int | None = None) -> None:
+def export_weights(run_folder, output_folder, steps_per_deviation: int | None = None) -> None:
     """Export a finished run in the format of `pretrained`: half-precision weights and metadata.
 
     The metrics are measured again on the exported model.
@@ -26,9 +26,9 @@ def export_weights(run_folder, output_folder, levels: int | None = None) -> None
     Args:
         run_folder: Path of a run folder of a finished training.
         output_folder: Path of the folder to write NAME.weights.h5 and NAME.json to.
-        levels: Int or `None`. If set, matrices are rounded to multiples of a power of two, the
-            largest one up to `1 / levels` of their standard deviation, and HDF5 compresses the
-            file: with 8 levels to half its size. Defaults to `None`.
+        steps_per_deviation: Int or `None`. If not `None`, weights of two or more axes are rounded
+            to multiples of a power of two, the largest one that fits so often into their standard
+            deviation, and HDF5 compresses the file, to about half its size. Defaults to `None`.
 
     Raises:
         ValueError: if there is no finished run, or if its settings are damaged.
@@ -42,11 +42,16 @@ def export_weights(run_folder, output_folder, levels: int | None = None) -> None
             raise ValueError(f"{run.settings_path}: {key}: expected that of a finished run.")
     name, dataset_info = info["name"], info.pop("dataset_info")
     trained = saving.load_model(run.model_path)
-    export_model(name, trained, info, dataset_info, output_folder, levels)
+    export_model(name, trained, info, dataset_info, output_folder, steps_per_deviation)
 
 
 def export_model(
-    name, trained, info: dict, dataset_info: dict, output_folder, levels: int | None = None
+    name,
+    trained,
+    info: dict,
+    dataset_info: dict,
+    output_folder,
+    steps_per_deviation: int | None = None,
 ) -> None:
     """Export a trained model of a recipe; see `export_weights`.
 
@@ -56,8 +61,13 @@ def export_model(
         info: Dict. Metadata to write beside the weights.
         dataset_info: Dict. Arguments of the recipe's builder; see `tasks.Data`.
         output_folder: Path of the folder to write to.
-        levels: See `export_weights`.
+        steps_per_deviation: See `export_weights`. Defaults to `None`.
+
+    Raises:
+        ValueError: for a `steps_per_deviation` below 1.
     """
+    if steps_per_deviation is not None:
+        steps_per_deviation = check_size("steps_per_deviation", steps_per_deviation)
     task = EXPERIMENTS[name].task
     steps = info["epochs"] * math.ceil(info["num_examples"] / info["batch_size"])
     model = create(name, 0, steps, **dataset_info)
@@ -74,8 +84,8 @@ def export_model(
     output_folder.mkdir(parents=True, exist_ok=True)
     path = pretrained.weights_path(output_folder, name)
     half_precision.save_weights(path)
-    if levels is not None:
-        _compress(path, check_size("levels", levels))
+    if steps_per_deviation is not None:
+        _compress(path, steps_per_deviation)
     architecture = saving.serialize_architecture(model)
     exported = saving.restore_model(architecture, path)
     info = {
@@ -88,8 +98,8 @@ def export_model(
     atomic_write(output_folder / f"{name}.json", json.dumps(info, indent=1) + "\n")
 
 
-def _compress(path, levels: int) -> None:
-    """Round the matrices of a file of weights; see `export_weights`."""
+def _compress(path, steps_per_deviation: int) -> None:
+    """Round and compress a file of weights; see `export_weights`."""
     compression = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
     with h5py.File(io.BytesIO(path.read_bytes())) as source, h5py.File(path, "w") as target:
 
@@ -98,10 +108,12 @@ def _compress(path, levels: int) -> None:
                 target.require_group(name).attrs.update(item.attrs)
                 return
             weights, options = item[()], {}
-            if weights.ndim > 1:
-                options, deviation = compression, weights.std(dtype="float32")
-                step = 2.0 ** np.floor(np.log2(deviation / levels)) if deviation > 0 else 1.0
+            if weights.ndim > 1 and np.issubdtype(weights.dtype, np.floating):
+                options, step = compression, 1.0
+                if (deviation := weights.std(dtype="float32")) > 0:
+                    step = 2.0 ** np.floor(np.log2(deviation / steps_per_deviation))
                 weights = (np.round(weights.astype("float32") / step) * step).astype(weights.dtype)
             target.create_dataset(name, data=weights, **options).attrs.update(item.attrs)
 
+        target.attrs.update(source.attrs)
         source.visititems(copy)

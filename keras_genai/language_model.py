@@ -268,9 +268,9 @@ class CausalLM(TokenModelMixin, ConfigMixin, ValidatedModel):
                 remains in the result.
             sliding_window: Bool. Whether to continue beyond the context length, with the last
                 tokens as the context; see `autoregressive.generate`. Defaults to `False`.
-            allowed_tokens: Bool array `(max_new_tokens, vocab_size)` or `None`. Tokens that each
-                new token is chosen from, such as those of `forms.form_tokens`. Defaults to `None`,
-                all tokens.
+            allowed_tokens: Bool array `(max_new_tokens, n)` for the n tokens of the tokenizer, or
+                `None`. Tokens that each new token is chosen from, such as those of
+                `forms.form_tokens`. Defaults to `None`, all tokens.
 
         Returns:
             Prompt and continuation in the format of the prompt; see `autoregressive.generate`.

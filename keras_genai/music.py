@@ -27,7 +27,8 @@ ABC_VERSION = (2, 1, 0)  # since ABC 2, an accidental is valid up to the end of 
 QUARTERS_PER_MINUTE = 160
 SAMPLE_RATE = 22_050
 PEAK = 0.95  # of a waveform
-MAX_QUARTERS = 2000  # notes beyond are an error of the text: 12 minutes
+MAX_QUARTERS, MAX_SECONDS = 2000, 900  # of a tune; more is an error of the text
+MIN_TEMPO, MAX_TEMPO = 10, 1000  # quarter notes per minute, of those that MIDI files can have
 MAX_SAMPLE_RATE = 192_000
 MAX_TUNE_LENGTH = 5000  # characters; the time of music21 grows with the square of the length
 # Numbers above 99 in meter, unit length and notes, and tempos above 999: errors of the text, for
@@ -329,13 +330,15 @@ def synthesize(tune: str, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
         A float32 array `(n,)` with a peak of 0.95, for `audio.save_wav`.
 
     Raises:
-        ValueError: as `read_tune`, and for another sample rate.
+        ValueError: as `read_tune`, for another sample rate, and for a tune of more than 15 minutes.
         ImportError: if the extra `music` is not installed.
     """
     sample_rate = check_size("sample_rate", sample_rate, 8000, MAX_SAMPLE_RATE)
     pretty_midi = _import("pretty_midi")
     midi = pretty_midi.PrettyMIDI(io.BytesIO(_to_midi(tune)))
-    waveform = midi.synthesize(sample_rate)[: int(midi.get_end_time() * sample_rate)]
+    if (seconds := midi.get_end_time()) > MAX_SECONDS:
+        raise ValueError(f"tune: expected at most {MAX_SECONDS} seconds, got {seconds:.0f}.")
+    waveform = midi.synthesize(sample_rate)[: int(seconds * sample_rate)]
     return (PEAK * waveform).astype("float32")
 
 
@@ -366,6 +369,9 @@ def _to_midi(tune: str) -> bytes:
             played.insert(element.offset, copy.deepcopy(element))
         if not played.getElementsByClass(TEMPO):
             played.insert(0, music21.tempo.MetronomeMark(number=QUARTERS_PER_MINUTE))
+        tempos = [mark.getQuarterBPM() for mark in played.getElementsByClass(TEMPO)]
+        if any(tempo and not MIN_TEMPO <= tempo <= MAX_TEMPO for tempo in tempos):
+            raise ValueError(f"a tempo outside {MIN_TEMPO} to {MAX_TEMPO} quarter notes a minute")
         for note in _played_notes(score):
             for pitch in note.pitches:
                 played.insert(note.offset, music21.note.Note(pitch, duration=note.duration))

@@ -12,9 +12,10 @@ each target token, a weighted mean of the encoder's outputs h_1 … h_m (equatio
 where s_(i-1) is the state of the decoder before target token i. Training and translation are those
 of `translation_model`.
 
-Differences from the papers: LSTMs in place of the gated units of Bahdanau et al.; the encoder of
-Sutskever et al. reads the reversed source in one direction; the output layer has tanh units in
-place of maxout ones.
+Differences from the papers: LSTMs in place of the gated units of Bahdanau et al.; the first state
+of the decoder comes from both directions of the encoder, theirs from the backward one; the output
+depends on the state after the token's step, not before it, and has tanh units in place of maxout
+ones. Sutskever et al. have four layers, whose encoder reads the reversed source in one direction.
 """
 
 import keras
@@ -35,6 +36,9 @@ class AttentionLSTM(layers.Layer):
         units: Int. Size of the state.
         attention_units: Int. Size of the hidden layer of the attention scores.
         **kwargs: Other arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: for a size below 1.
     """
 
     def __init__(self, units, attention_units, **kwargs):
@@ -60,10 +64,12 @@ class AttentionLSTM(layers.Layer):
             x: Tensor `(batch, n, d)`. Inputs.
             context: Tensor `(batch, m, k)`. Vectors that are attended to.
             state: List of the tensors h and c, `(batch, units)` each.
-            mask: Bool tensor `(batch, m)`, `True` where the context is valid, or `None`.
-            keys: Tensor `(batch, m, attention_units)`: `project_keys(context)`, or `None` to
-                compute it.
+            mask: Bool tensor `(batch, m)`, `True` where the context is valid, or `None`. Defaults
+                to `None`.
+            keys: Tensor `(batch, m, attention_units)`: `self.key(context)`, or `None` to compute
+                it. Defaults to `None`.
             length: Scalar int tensor or `None`. Number of valid steps; later ones keep the state.
+                Defaults to `None`, all.
 
         Returns:
             `(outputs, scores, state)`: `(batch, n, units + k)`, the output of the LSTM and the
@@ -127,8 +133,8 @@ class Seq2SeqLSTM(TranslationModel):
         **kwargs: Other arguments of `keras.Model`.
 
     Raises:
-        ValueError: for a size below 1, a `dropout` outside [0, 1), or a tokenizer with another
-            vocabulary size.
+        ValueError: for a size below 1, an `attention` that is no bool, a `dropout` outside [0, 1),
+            or a tokenizer with another vocabulary size.
 
     Example:
         model = Seq2SeqLSTM(4000, 4000, max_seq_length=80)

@@ -109,7 +109,7 @@ class CharacterTokenizer:
 
 @keras.saving.register_keras_serializable(package="keras_genai")
 class ABCTokenizer(CharacterTokenizer):
-    """Character-level tokenizer of music in ABC notation, by which a model of tunes is known.
+    """Character-level tokenizer of music in ABC notation. Its class marks a model of tunes.
 
     Args:
         characters, unknown: See `CharacterTokenizer`.

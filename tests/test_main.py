@@ -643,6 +643,8 @@ def test_invalid_options_for_diffusion_exit_with_2(
         (["train", "article4-vae", "--seed", "-1"], "--seed: expected a whole number from 0"),
         (["train", "article4-vae", "--output", "{file}/run"], "cannot be written"),
         (["train", "article4-vae", "--data", "{folder}/nowhere"], "expected a folder of images"),
+        # A path, though a recipe of this name exists.
+        (["train", "article1-transformer", "--data", "classifier"], "classifier: cannot be read"),
         (
             ["train", "article4-cnn", "--data", "{folder}/flat"],
             "a folder for each class, since labels are needed",

@@ -14,7 +14,7 @@ from keras_genai.__main__ import main
 from keras_genai.audio import load_wav
 from keras_genai.experiments import EXPERIMENTS
 from keras_genai.rnn import build_language_model
-from keras_genai.tasks.music import save_music
+from keras_genai.tasks.music import save_music, tune_prompt
 from keras_genai.text import ABCTokenizer
 
 HEADER = "M:2/4\nL:1/8\nK:D\n"
@@ -415,7 +415,7 @@ def fake_model(*continuations):
         texts = (continuations * 20)[:20]
         return [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
 
-    return types.SimpleNamespace(generate=generate)
+    return types.SimpleNamespace(generate=generate, tokenizer=ABCTokenizer("\nM:"))
 
 
 def test_samples_are_an_abc_file_and_three_played_tunes(tmp_path):
@@ -513,6 +513,33 @@ def test_several_tunes_are_one_sound_but_no_midi_file(tmp_path, capsys):
 def test_tune_that_cannot_be_played_is_one_line_of_error(tmp_path, capsys):
     path = save_tiny_model(tmp_path / "model.keras")
     assert main(["generate", path, "--output", str(tmp_path / "tune.mid")]) == 2
-    error = capsys.readouterr().err
+    text, error = capsys.readouterr()
+    assert text == "M:\n\n"  # which is not lost
     assert error.startswith("keras_genai: tune: expected a tune in ABC notation with notes, got")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("tempo", ["1", "5"])
+def test_tempo_that_midi_files_cannot_have_raises(tempo):
+    # MIDI counts microseconds per quarter in 24 bits, which a slower tempo would wrap around.
+    with pytest.raises(ValueError, match="tune: .*a tempo outside 10 to 1000 quarter notes"):
+        music.synthesize(f"M:4/4\nL:1/4\nQ:1/4={tempo}\nK:C\nCDEF|\n")
+
+
+def test_sound_of_more_than_fifteen_minutes_raises():
+    bars = "C4|" * 45  # 180 quarter notes at 10 a minute
+    with pytest.raises(ValueError, match="tune: expected at most 900 seconds, got 10"):
+        music.synthesize(f"M:4/4\nL:1/4\nQ:1/4=10\nK:C\n{bars}\n")
+
+
+@pytest.mark.parametrize("name", ["tune.mp3", "tune.midi", "tune"])
+def test_output_of_another_name_is_refused_before_a_tune_is_generated(tmp_path, capsys, name):
+    path = save_tiny_model(tmp_path / "model.keras")
+    assert main(["generate", path, "--output", str(tmp_path / name)]) == 2
+    assert f"{name}: expected a name that ends in one of .abc" in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
+
+
+def test_prompt_of_tunes_without_a_meter_is_an_empty_line():
+    assert tune_prompt(ABCTokenizer("\n M:")) == "\n\nM:"
+    assert tune_prompt(ABCTokenizer("\nabc")) == "\n\n"

@@ -231,7 +231,7 @@ def test_exported_weights_load_without_their_recipe(tmp_path, monkeypatch, digit
 def check_rounded_export(monkeypatch, tmp_path, model, size):
     monkeypatch.undo()
     weights_folder = tmp_path / "rounded" / "weights"
-    export.export_weights(tmp_path / "run", weights_folder, levels=8)
+    export.export_weights(tmp_path / "run", weights_folder, steps_per_deviation=8)
     assert (weights_folder / "article4-vae.weights.h5").stat().st_size < 0.6 * size
     monkeypatch.setenv("KERAS_GENAI_DATA", str(tmp_path / "rounded"))
     loaded = pretrained.load("article4-vae").get_weights()
@@ -243,8 +243,10 @@ def check_rounded_export(monkeypatch, tmp_path, model, size):
         step = 2.0 ** np.floor(np.log2(half.std() / 8))
         assert np.abs(rounded - half).max() <= step / 2 and len(np.unique(rounded)) > 8
         np.testing.assert_array_equal(rounded % step, 0)
-    with pytest.raises(ValueError, match="levels: expected a whole number of at least 1, got 0"):
-        export.export_weights(tmp_path / "run", weights_folder, levels=0)
+    content = (weights_folder / "article4-vae.weights.h5").read_bytes()
+    with pytest.raises(ValueError, match="steps_per_deviation: expected a whole number .* got 0"):
+        export.export_weights(tmp_path / "run", weights_folder, steps_per_deviation=0)
+    assert (weights_folder / "article4-vae.weights.h5").read_bytes() == content
 
 
 @pytest.mark.parametrize("name", ["article4-gan", "conditional-vae"])

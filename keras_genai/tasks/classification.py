@@ -25,10 +25,10 @@ class TextClassificationTask(Task):
     """Passages of several texts, of which the last tenths are held out.
 
     The metric is the percentage of held-out passages that are assigned to their class. Passages
-    have a fixed number of byte-pair tokens, which are learned from equal parts of the training
-    texts. What is only typographic is dropped, since it would give a text away: upper case,
-    punctuation and line ends (the verses of Paradise Lost), and in As You Like It also the list of
-    persons, the speakers, the headings and the stage directions.
+    have a fixed number of byte-pair tokens, which are learned from the first parts of the training
+    texts, equally long. What is only typographic is dropped, since it would identify a text: upper
+    case, punctuation and line ends (the verses of Paradise Lost), and in As You Like It also the
+    list of persons, the speakers, the headings and the stage directions.
 
     Classes are balanced, so that guessing has an accuracy of 1 / number of classes, whatever the
     lengths of the texts. An epoch has as many training passages of each class as the shortest text

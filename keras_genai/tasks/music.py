@@ -19,6 +19,7 @@ NUM_PLAYED = 3
 TUNE_PROMPT = "\n\nM:"  # the start of a tune, its meter
 MAX_NEW_CHARACTERS = 1000  # characters; the longest of the included tunes has 898
 MUSIC_TEMPERATURE = 0.8
+TEXT_SUFFIXES, PLAYED_SUFFIXES = (".abc", ".txt"), (".mid", ".wav", ".png")
 
 
 class MusicTask(LanguageModelingTask):
@@ -61,7 +62,7 @@ class MusicTask(LanguageModelingTask):
     def save_samples(self, model, data, folder):
         """Write 20 tunes to an ABC file; with the extra `music`, also play and plot three."""
         texts = model.generate(
-            [TUNE_PROMPT] * NUM_SAMPLES,
+            [tune_prompt(model.tokenizer)] * NUM_SAMPLES,
             MAX_NEW_CHARACTERS,
             sampler=Sampler(MUSIC_TEMPERATURE),
             seed=0,
@@ -80,27 +81,58 @@ class MusicTask(LanguageModelingTask):
         save_music(folder / "piano_roll.png", "\n\n".join(played))
 
 
+def tune_prompt(tokenizer) -> str:
+    """Return the start of a tune, up to its meter if the data of a tokenizer have one.
+
+    Args:
+        tokenizer: `ABCTokenizer` of a model of tunes.
+    """
+    known = set(TUNE_PROMPT) <= set(tokenizer.characters)
+    return TUNE_PROMPT if known else "\n\n"
+
+
+def check_music_path(path, num_tunes: int = 1) -> None:
+    """Raise an error unless `save_music` can write as many tunes to a file.
+
+    Args:
+        path: String or path.
+        num_tunes: Int. Defaults to `1`.
+
+    Raises:
+        ValueError: for a name with another ending than `.abc`, `.txt`, `.mid`, `.wav` and `.png`,
+            and for several tunes in a MIDI file.
+        ImportError: if the extra `music` is needed, and not installed.
+    """
+    suffix = to_path(path).suffix.lower()
+    if suffix not in (*TEXT_SUFFIXES, *PLAYED_SUFFIXES):
+        endings = ", ".join((*TEXT_SUFFIXES, *PLAYED_SUFFIXES))
+        raise ValueError(f"{path}: expected a name that ends in one of {endings}.")
+    if suffix == ".mid" and num_tunes > 1:
+        raise ValueError(f"{path}: expected one tune for a MIDI file, got {num_tunes}.")
+    if suffix in PLAYED_SUFFIXES and not music.is_installed():
+        raise ImportError(f'{path}: expected the extra: pip install "keras_genai[music]".')
+
+
 def save_music(path, text: str) -> None:
     """Write the tunes of a text to a file in the format of its name.
 
     Args:
         path: String or path. `.abc` is written as an ABC file of numbered tunes, `.mid` as a MIDI
-            file, `.wav` as the sound of one tune after another, `.png` as piano rolls. Under
-            another name, the text is written unchanged.
+            file, `.wav` as the sound of one tune after another, `.png` as piano rolls, `.txt` as
+            the unchanged text.
         text: String. Tunes in ABC notation, separated by empty lines.
 
     Raises:
-        ValueError: for a tune that cannot be played, and for several tunes in a MIDI file.
+        ValueError: for a tune that cannot be played, and as `check_music_path`.
         ImportError: if the extra `music` is needed, and not installed.
         OSError: if the file cannot be written.
     """
     path, tunes = to_path(path), music.split_tunes(text)
     suffix = path.suffix.lower()
-    if not tunes and suffix in (".mid", ".wav", ".png"):
+    check_music_path(path, len(tunes))
+    if not tunes and suffix in PLAYED_SUFFIXES:
         raise ValueError(f"{path}: expected at least one tune, got none.")
     if suffix == ".mid":
-        if len(tunes) > 1:
-            raise ValueError(f"{path}: expected one tune for a MIDI file, got {len(tunes)}.")
         music.save_midi(path, tunes[0])
     elif suffix == ".wav":
         save_wav(path, np.concatenate(list(map(music.synthesize, tunes))), music.SAMPLE_RATE)
