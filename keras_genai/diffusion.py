@@ -24,7 +24,6 @@ is right:
 """
 
 import contextlib
-import functools
 import zlib
 
 import keras
@@ -34,7 +33,7 @@ from keras import ops
 
 from keras_genai.conditioning import check_network, count_classes
 from keras_genai.models import ConfigMixin, CustomLossMixin, GenerativeImageModel, SettableFraction
-from keras_genai.noise_schedule import DPMSolverStep, NoiseSchedule, ddim_step, ddpm_step
+from keras_genai.noise_schedule import NoiseSchedule, ddim_step, ddpm_step, step_function
 from keras_genai.random_state import SeedStateMixin, random_generator
 from keras_genai.replicas import apply_gradients, run_on_replicas
 from keras_genai.unet import SinusoidalTimeEmbedding, build_unet
@@ -279,6 +278,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         guidance_scale=1.0,
         num_steps=None,
         method="ddim",
+        timestep_spacing="trailing",
         eta=0.0,
         clip_denoised=True,
         seed=None,
@@ -297,6 +297,8 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             num_steps: Int or `None`. Number of sampling steps; fewer than the schedule's timesteps
                 skips timesteps. Defaults to `None`: 50, or all timesteps of a shorter schedule.
             method: `"ddim"`, `"ddpm"` or `"dpm_solver++"`, for few steps. Defaults to `"ddim"`.
+            timestep_spacing: `"trailing"`, even, or `"karras"`, for few steps; see
+                `NoiseSchedule.timesteps`. Defaults to `"trailing"`.
             eta: Float from 0 to 1. Noise of DDIM's steps, 1 as much as DDPM's. Defaults to `0.0`.
             clip_denoised: Bool. Whether to clip the x_0 predicted at each step to the valid range.
                 Defaults to `True`.
@@ -315,6 +317,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             guidance_scale=guidance_scale,
             num_steps=num_steps,
             method=method,
+            timestep_spacing=timestep_spacing,
             eta=eta,
             clip_denoised=clip_denoised,
             seed=seed,
@@ -330,6 +333,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         guidance_scale=1.0,
         num_steps=None,
         method="ddim",
+        timestep_spacing="trailing",
         eta=0.0,
         clip_denoised=True,
         seed=None,
@@ -339,8 +343,8 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         Args:
             num_frames: Int. Number of evenly spaced results to keep after the initial noise, at
                 most one per step. Defaults to `10`.
-            num_samples, labels, guidance_scale, num_steps, method, eta, clip_denoised, seed: See
-                `generate`.
+            num_samples, labels, guidance_scale, num_steps, method, timestep_spacing, eta,
+                clip_denoised, seed: See `generate`.
 
         Returns:
             Float32 array `(num_frames + 1, n, height, width, channels)`, first the noise, last the
@@ -356,7 +360,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         self._check_guidance(guidance_scale, labels)
         if num_steps is None:
             num_steps = min(50, self.schedule.num_timesteps)
-        num_steps = len(timesteps := self.schedule.timesteps(num_steps))
+        num_steps = len(timesteps := self.schedule.timesteps(num_steps, timestep_spacing))
         num_frames = check_size("num_frames", num_frames)
         if num_frames > num_steps:
             raise ValueError(
@@ -371,7 +375,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             x_T = rng.standard_normal(frames[0, batch].shape, dtype="float32")
             key = rng.integers(2**31, size=2, dtype="int32")
             batch_labels = None if labels is None else labels[batch]
-            step = _step_function(method, eta)  # a new one: that of DPM-Solver has a memory
+            step = step_function(method, eta)  # a new one: that of DPM-Solver has a memory
             options = (step, guidance_scale, clip_denoised, key)
             trajectory = self._reverse_process(x_T, batch_labels, timesteps, *options)
             for i, x in enumerate(trajectory):
@@ -438,13 +442,3 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         names = ("network", "schedule", "seed", "cond_drop_prob", "ema_momentum", "prediction_type")
         options = keras.saving.serialize_keras_object({name: getattr(self, name) for name in names})
         return {**super().get_config(), **options}
-
-
-def _step_function(method, eta):
-    """Return the function of a step of one trajectory."""
-    check_choice("method", method, ("ddim", "ddpm", "dpm_solver++"))
-    if not is_number(eta) or not 0 <= eta <= (method == "ddim"):
-        expected = "from 0 to 1" if method == "ddim" else f"of 0, as method is {method!r}"
-        raise ValueError(f"eta: expected a number {expected}, got {eta!r}.")
-    steps = {"ddpm": ddpm_step, "dpm_solver++": DPMSolverStep()}
-    return steps.get(method, functools.partial(ddim_step, eta=eta))

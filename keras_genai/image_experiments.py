@@ -223,6 +223,11 @@ IMAGE_EXPERIMENTS = {
         partial(_build_diffusion, beta_schedule="linear"),
         _compile_diffusion,
     ),
+    "article3-diffusion-cosine": Experiment(
+        tasks.DiffusionTask(class_conditional=True),
+        partial(_build_diffusion, beta_schedule="cosine"),
+        _compile_diffusion,
+    ),
     "article3-diffusion-unconditional": Experiment(
         tasks.DiffusionTask(), partial(_build_diffusion, beta_schedule="cosine"), _compile_diffusion
     ),

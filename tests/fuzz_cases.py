@@ -256,6 +256,7 @@ DIFFUSION = {
     "guidance_scale": 2.0,
     "num_steps": 2,
     "method": "ddim",
+    "timestep_spacing": "trailing",
     "eta": 0.0,
     "clip_denoised": True,
     "seed": 0,
@@ -480,7 +481,11 @@ CASES = {
         noise_schedule.NoiseSchedule,
         lambda: dict(beta_schedule="cosine", num_timesteps=4),
     ),
-    "NoiseSchedule.timesteps": (method("schedule", "timesteps"), lambda: dict(num_steps=2)),
+    "NoiseSchedule.timesteps": (
+        method("schedule", "timesteps"),
+        lambda: dict(num_steps=2, timestep_spacing="karras"),
+    ),
+    "step_function": (noise_schedule.step_function, lambda: dict(method="ddim", eta=0.0)),
     "DDPM": (
         diffusion.DDPM,
         lambda: dict(

@@ -120,6 +120,17 @@ def test_each_batch_of_dpm_solver_starts_anew(monkeypatch):
     assert closed_form_variance(schedule, 0.09, 10, "ddim", 0.0) ** 0.5 < 0.24
 
 
+def test_dpm_solver_is_nearer_to_the_exact_samples_with_karras_timesteps():
+    model = exact_ddpm(NoiseSchedule("cosine", 1000), 0.09, 2)
+    options = dict(num_steps=10, method="dpm_solver++", clip_denoised=False, seed=0)
+    ratios = {}
+    for spacing in ("trailing", "karras"):
+        options["timestep_spacing"] = spacing
+        noise, samples = 2 * model.generate_progressive(1, num_frames=1, **options) - 1
+        ratios[spacing] = (samples / noise).mean()
+    assert abs(ratios["karras"] - 0.3) < 0.5 * abs(ratios["trailing"] - 0.3)
+
+
 # Sampling with any network.
 
 
@@ -450,6 +461,12 @@ IMAGES = np.zeros((2, 4, 4, 1), "float32")
             [2],
             {"num_steps": 5, "method": "dpm_solver++", "eta": 0.5},
             r"eta: expected a number of 0, as method is 'dpm_solver\+\+', got 0.5",
+        ),
+        (
+            "generate",
+            [2],
+            {"num_steps": 5, "timestep_spacing": "leading"},
+            "timestep_spacing: expected one of 'trailing', 'karras'",
         ),
         ("generate", [2], {"num_steps": 5, "eta": 2}, "eta: expected a number from 0 to 1"),
         (

@@ -140,6 +140,7 @@ def shallow_models(monkeypatch):
         "article3-pixelcnn": pixelcnn,
         "article3-wavenet": wavenet,
         "article3-diffusion": ddpm,
+        "article3-diffusion-cosine": ddpm,
         "article3-diffusion-unconditional": ddpm,
         "article4-gpt2": gpt2,
         "article4-finetune": gpt2,

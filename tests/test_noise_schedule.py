@@ -103,6 +103,32 @@ def test_timesteps_end_at_the_last_one_even_if_not_divisible():
     np.testing.assert_array_equal(NoiseSchedule(num_timesteps=30).timesteps(30), np.arange(30))
 
 
+@pytest.mark.parametrize("beta_schedule", ["cosine", "linear"])
+def test_karras_timesteps_are_the_nearest_to_the_sigmas_of_equation_5(beta_schedule):
+    schedule = NoiseSchedule(beta_schedule, 1000)
+    timesteps = schedule.timesteps(10, "karras")
+    sigmas = np.sqrt(1 / schedule.alphas_cumprod - 1)
+    for i, t in enumerate(timesteps[::-1]):
+        root = 80 ** (1 / 7) + i / 9 * (0.05 ** (1 / 7) - 80 ** (1 / 7))
+        assert abs(np.log(sigmas[t] / root**7)) <= np.abs(np.log(sigmas / root**7)).min() + 0.05
+    assert schedule.timesteps(1, "karras") == timesteps[-1:]
+
+
+@pytest.mark.parametrize(
+    "beta_schedule, num_timesteps, num_steps",
+    [("cosine", 1000, 300), ("linear", 1000, 1000), ("linear", 30, 29), ("cosine", 1, 1)],
+)
+def test_many_karras_timesteps_are_distinct(beta_schedule, num_timesteps, num_steps):
+    timesteps = NoiseSchedule(beta_schedule, num_timesteps).timesteps(num_steps, "karras")
+    assert len(timesteps) == num_steps and np.diff(timesteps, prepend=-1).min() >= 1
+    assert timesteps[-1] < num_timesteps
+
+
+def test_unknown_spacing_raises():
+    with pytest.raises(ValueError, match="timestep_spacing: expected one of 'trailing', 'karras'"):
+        NoiseSchedule().timesteps(10, "leading")
+
+
 def test_more_steps_than_timesteps_raise():
     with pytest.raises(ValueError, match="num_steps: expected at most the .* 30, got 31"):
         NoiseSchedule(num_timesteps=30).timesteps(31)

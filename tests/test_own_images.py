@@ -17,7 +17,7 @@ IMAGE_RECIPES = {
 }
 COLOR_RECIPES = [
     "article4-cnn", "conv-vae", "conditional-conv-vae", "dcgan", "conditional-dcgan",
-    "article3-diffusion", "article3-diffusion-unconditional",
+    "article3-diffusion", "article3-diffusion-cosine", "article3-diffusion-unconditional",
 ]  # fmt: skip
 
 

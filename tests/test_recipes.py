@@ -45,6 +45,7 @@ from keras_genai.wavenet import build_wavenet
         ("article3-pixelcnn", 4, 32),
         ("article3-wavenet", 100, 2),
         ("article3-diffusion", 12, 64),
+        ("article3-diffusion-cosine", 10, 32),
         ("article3-diffusion-unconditional", 20, 64),
         ("article4-gpt2", 30, 8),
         ("article4-finetune", 4, 8),
@@ -145,6 +146,7 @@ def test_image_recipes_use_adam(name):
         "conditional-dcgan": 4e-4,
         "article3-pixelcnn": 6e-3,
         "article3-diffusion": 2e-3,
+        "article3-diffusion-cosine": 2e-3,
         "article3-diffusion-unconditional": 2e-3,
     }
     expected = learning_rates.get(name, 1e-3)  # "adam" is Adam(1e-3)
@@ -244,7 +246,11 @@ def test_pixelcnn_and_wavenet_have_the_defaults_of_their_builders():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name, schedule, num_classes",
-    [("article3-diffusion", "linear", 10), ("article3-diffusion-unconditional", "cosine", None)],
+    [
+        ("article3-diffusion", "linear", 10),
+        ("article3-diffusion-cosine", "cosine", 10),
+        ("article3-diffusion-unconditional", "cosine", None),
+    ],
 )
 def test_diffusion_has_a_papers_schedule_and_the_builders_network(name, schedule, num_classes):
     model = recipes.create(name, 3, steps=100, num_classes=num_classes)

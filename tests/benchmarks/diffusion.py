@@ -1,7 +1,7 @@
 """Diffusion: the effect of guidance, the time of sampling, and a training step beside PyTorch.
 
     python tests/benchmarks/diffusion.py guidance [--samples 1000] [--scales 1 1.5 2 3 5]
-    python tests/benchmarks/diffusion.py steps [--pairs 3] [--samplers ddim:10]
+    python tests/benchmarks/diffusion.py steps [--pairs 3] [--samplers ddim:10 ddim:10:karras]
         [--model NAME-OR-FILE.keras]
     pip install ".[benchmark]" && python tests/benchmarks/diffusion.py training [--pairs 7]
 
@@ -42,7 +42,15 @@ from keras_genai.metrics import (
 from keras_genai.recipes import RECIPES
 from keras_genai.tasks import cycle_labels
 
-SAMPLERS = ("ddim:10", "ddim:25", "ddim:50", "ddpm:50", "dpm_solver++:10", "dpm_solver++:20")
+SAMPLERS = (
+    "ddim:10",
+    "ddim:25",
+    "ddim:50",
+    "ddpm:50",
+    "dpm_solver++:10",
+    "dpm_solver++:10:karras",
+    "dpm_solver++:20",
+)
 
 
 def main():
@@ -62,7 +70,7 @@ def main():
         "--samplers",
         nargs="+",
         default=SAMPLERS,
-        metavar="METHOD:STEPS",
+        metavar="METHOD:STEPS[:SPACING]",
         help=f"[{' '.join(SAMPLERS)}]",
     )
     parser.add_argument(
@@ -95,22 +103,24 @@ def steps(options):
     reference = image_features(datasets.load_mnist()[1][0][..., None] / np.float32(255))
     model.generate(64, num_steps=2)
     labels = cycle_labels(model, 64 * options.pairs)
-    for method, num_steps in (sampler.split(":") for sampler in options.samplers):
-        num_steps = int(num_steps)
+    for sampler in options.samplers:
+        method, num_steps, *spacing = sampler.split(":")
+        sampling = {"method": method, "num_steps": int(num_steps)}
+        if spacing:
+            sampling["timestep_spacing"] = spacing[0]
         seconds, images = [], []
         for run in range(options.pairs):
             start = time.perf_counter()
             batch_labels = None if labels is None else labels[64 * run : 64 * run + 64]
-            images.append(
-                model.generate(64, batch_labels, num_steps=num_steps, method=method, seed=run)
-            )
+            images.append(model.generate(64, batch_labels, seed=run, **sampling))
             seconds.append(time.perf_counter() - start)
-        print(f"{method}, {num_steps} steps: {statistics.median(seconds):.2f} s", flush=True)
+        name = ", ".join([method, f"{num_steps} steps", *spacing])
+        print(f"{name}: {statistics.median(seconds):.2f} s", flush=True)
         images = np.concatenate(images)
         if labels is not None:
-            report(f"{method}, {num_steps} steps", images, labels, classifier)
+            report(name, images, labels, classifier)
         distance = frechet_distance(reference, image_features(images))
-        print(f"{method}, {num_steps} steps: Fréchet distance {distance:.2f}", flush=True)
+        print(f"{name}: Fréchet distance {distance:.2f}", flush=True)
 
 
 def training(options):
