@@ -27,6 +27,7 @@ from keras_genai.streaming import (  # noqa: F401  (the functions of batches are
 from keras_genai.validation import as_array, as_numbers, check_choice, check_images, check_size
 
 BOOKS = ("alice_in_wonderland", "as_you_like_it", "king_james", "paradise_lost")
+TRAINING_BOOKS = BOOKS[1:]  # of the language models; Alice is left for fine-tuning
 
 SHA256 = {
     "article4_gan_samples.npz": "4342c030255491382abc65a4508bc07fb97f1ecdcdd517a6ca7c81ad877827e7",
@@ -210,8 +211,8 @@ def load_book(name: str) -> str:
 
 
 def load_books() -> list[str]:
-    """Load the texts of Alice in Wonderland, As You Like It and Paradise Lost."""
-    return [load_book(name) for name in BOOKS if name != "king_james"]
+    """Load the texts of `TRAINING_BOOKS`: As You Like It, the King James Bible, Paradise Lost."""
+    return [load_book(name) for name in TRAINING_BOOKS]
 
 
 def load_quatrains() -> list[str]:

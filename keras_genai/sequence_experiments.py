@@ -100,7 +100,7 @@ def _build_gpt2(seed, tokenizer):
         num_layers=6,
         num_heads=6,
         d_model=192,
-        dropout=0.2,
+        dropout=0.1,
         tokenizer=tokenizer,
     )
 
@@ -110,7 +110,10 @@ def _load_pretrained_gpt2(seed, tokenizer):
 
 
 def _compile_gpt2(model, steps, *, learning_rate):
-    decay = CosineDecay(learning_rate, steps)
+    warmup = max(1, steps // 50)
+    decay = CosineDecay(
+        0.0, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
+    )
     model.compile(AdamW(decay, weight_decay=0.1, global_clipnorm=1.0), _cross_entropy())
 
 
@@ -146,10 +149,10 @@ SEQUENCE_EXPERIMENTS = {
         _compile_classifier,
     ),
     "article3-rnn": _language_model(
-        tasks.LanguageModelingTask("books"), "simple_rnn", 256, 1113, 0.3, learning_rate=1e-3
+        tasks.LanguageModelingTask("books"), "simple_rnn", 256, 1113, 0.1, learning_rate=1e-3
     ),
     "article3-lstm": _language_model(
-        tasks.LanguageModelingTask("books"), "lstm", 256, 512, 0.3, learning_rate=2e-3
+        tasks.LanguageModelingTask("books"), "lstm", 256, 512, 0.1, learning_rate=2e-3
     ),
     "article3-lstm-tang": _language_model(
         tasks.LanguageModelingTask("tang"), "lstm", 128, 384, 0.5, learning_rate=2e-3
@@ -171,7 +174,7 @@ SEQUENCE_EXPERIMENTS = {
     "article4-gpt2": Experiment(
         tasks.LanguageModelingTask("books", window=256, vocab_size=2048),
         _build_gpt2,
-        partial(_compile_gpt2, learning_rate=1e-3),
+        partial(_compile_gpt2, learning_rate=2.5e-3),
     ),
     "article4-finetune": Experiment(
         tasks.FineTuningTask("alice", base="article4-gpt2", window=256),

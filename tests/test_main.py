@@ -47,7 +47,7 @@ def images(tmp_path_factory):
 def user_data(images, tmp_path_factory):
     """Return a function from the name of a recipe to the path of data for its task."""
     folder = tmp_path_factory.mktemp("user_data")
-    book = datasets.load_books()[0]
+    book = datasets.load_book("alice_in_wonderland")
     (folder / "text.txt").write_text(book[:6000], encoding="utf-8")
     (folder / "long.txt").write_text(book[:15_000], encoding="utf-8")
     (folder / "books").mkdir()

@@ -37,8 +37,8 @@ from keras_genai.wavenet import build_wavenet
         ("conditional-conv-vae", 30, 64),
         ("dcgan", 8, 64),
         ("conditional-dcgan", 8, 64),
-        ("article3-rnn", 12, 32),
-        ("article3-lstm", 12, 32),
+        ("article3-rnn", 3, 32),
+        ("article3-lstm", 3, 32),
         ("article3-lstm-tang", 12, 32),
         ("article3-music", 12, 32),
         ("article3-forecast", 15, 32),
@@ -47,8 +47,8 @@ from keras_genai.wavenet import build_wavenet
         ("article3-diffusion", 12, 64),
         ("article3-diffusion-cosine", 10, 32),
         ("article3-diffusion-unconditional", 20, 64),
-        ("article4-gpt2", 30, 8),
-        ("article4-finetune", 4, 8),
+        ("article4-gpt2", 15, 8),
+        ("article4-finetune", 10, 8),
     ],
 )
 def test_epochs_and_batch_size_of_each_recipe(name, epochs, batch_size):
@@ -220,12 +220,12 @@ def test_gpt2_is_the_articles_network_at_a_smaller_size():
         "activation": "gelu_new",
         "layer_norm_epsilon": 1e-5,
         "tie_embeddings": True,
-        "dropout": 0.2,
+        "dropout": 0.1,
     }
     assert type(model.optimizer) is keras.optimizers.AdamW
     assert (model.optimizer.weight_decay, model.optimizer.global_clipnorm) == (0.1, 1.0)
-    rates = learning_rates(model.optimizer, (0, 50, 100))
-    np.testing.assert_allclose(rates, [1e-3, 5e-4, 0], atol=1e-9)
+    rates = learning_rates(model.optimizer, (0, 1, 2, 51, 100))  # a warmup of 2 steps, 49 to half
+    np.testing.assert_allclose(rates, [0, 1.25e-3, 2.5e-3, 1.25e-3, 0], atol=1e-9)
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ class Data:
             number of classes or the tokenizer. JSON-serializable.
         classifier: `keras.Model` or `None`. Trained classifier, if the metric needs one.
         num_test_characters: Int or `None`. Length of a test text whose tokens are streamed.
+        test_names: Tuple of strings. Names of the test texts, if they are also scored one by one.
     """
 
     train: typing.Any
@@ -32,6 +33,7 @@ class Data:
     dataset_info: dict
     classifier: typing.Any = None
     num_test_characters: int | None = None
+    test_names: tuple[str, ...] = ()
 
     def sha256(self) -> str:
         """Return a digest of the training and test data, which does not depend on their path.

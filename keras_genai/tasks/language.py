@@ -21,6 +21,9 @@ WINDOWS_PER_BATCH = 64  # of a streamed text that is scored
 class LanguageModelingTask(Task):
     """A text whose last tenth is held out. The metric is its NLL in nats per character.
 
+    Of the three books, the last tenth of each is held out. `evaluate` returns the value of all
+    three together, most of whose characters are the Bible's, and that of each as `"text_values"`.
+
     `Data.train` is an int array of tokens or a `StreamedArray`, `Data.test` a list of such arrays,
     whose first token is the last one before the held-out text and is not scored. The byte pairs of
     a streamed text are learned from its first 2^26 characters.
@@ -58,7 +61,10 @@ class LanguageModelingTask(Task):
             np.append(train[-1:], tokenizer.encode(text))
             for train, (_, text) in zip(train_tokens, parts, strict=True)
         ]
-        return self._make_data(source, np.concatenate(train_tokens), test, dataset_info)
+        data = self._make_data(source, np.concatenate(train_tokens), test, dataset_info)
+        if source == "books":
+            data.test_names = datasets.TRAINING_BOOKS
+        return data
 
     def _stream(self, source, cache) -> Data:
         """Return the data of text files of any size, whose tokens are kept on disk."""
@@ -92,7 +98,7 @@ class LanguageModelingTask(Task):
         if source == "books":
             return [split_train_test(book) for book in datasets.load_books()]
         if source == "alice":
-            return [split_train_test(datasets.load_books()[0])]
+            return [split_train_test(datasets.load_book("alice_in_wonderland"))]
         if source == "tang":
             train, test = split_train_test(datasets.load_quatrains())
             return [("\n".join(train) + "\n", "\n".join(test))]
@@ -123,13 +129,16 @@ class LanguageModelingTask(Task):
         return {"validation_data": windows, "validation_batch_size": 64}
 
     def evaluate(self, model, data):
-        num_characters = getattr(data, "num_test_characters", None)
-        if num_characters is None:
-            num_characters = sum(len(model.tokenizer.decode(tokens[1:])) for tokens in data.test)
-            log_prob = metrics.sliding_window_log_prob(model, data.test)
-        else:
-            log_prob = _streamed_log_prob(model, data.test[0])
-        return {"value": -log_prob / num_characters, "num_characters": num_characters}
+        if data.num_test_characters is not None:
+            value = -_streamed_log_prob(model, data.test[0]) / data.num_test_characters
+            return {"value": value, "num_characters": data.num_test_characters}
+        counts = [len(model.tokenizer.decode(tokens[1:])) for tokens in data.test]
+        nats = [-metrics.sliding_window_log_prob(model, [tokens]) for tokens in data.test]
+        results = {"value": sum(nats) / sum(counts), "num_characters": sum(counts)}
+        if data.test_names:
+            texts = zip(data.test_names, nats, counts, strict=True)
+            results["text_values"] = {name: value / count for name, value, count in texts}
+        return results
 
     def save_samples(self, model, data, folder):
         length = 600 if model.context_length is None else min(600, model.context_length - 1)

@@ -17,12 +17,17 @@ from keras_genai.tasks import AudioTask, ForecastingTask, LanguageModelingTask
 
 
 def main():
-    for name, orders in (("books", (3, 4, 5, 6)), ("tang", (2, 3))):
+    for name, orders in (("books", (4, 5, 6, 7, 8)), ("tang", (2, 3))):
         data = LanguageModelingTask(name).load()
         vocab_size = len(data.dataset_info["characters"])
         for order in orders:
-            cross_entropy = witten_bell(data.train, data.test, vocab_size, order)
-            print(f"{name}, {order}-grams: {cross_entropy:.3f} nats per character", flush=True)
+            nats = witten_bell(data.train, data.test, vocab_size, order)
+            counts = np.array([len(text) - 1 for text in data.test])
+            values = {"": nats.sum() / counts.sum()}
+            values |= dict(zip(data.test_names, nats / counts, strict=False))
+            for text, value in values.items():
+                title = " ".join(filter(None, [name, text]))
+                print(f"{title}, {order}-grams: {value:.3f} nats per character", flush=True)
     series, start = ForecastingTask().load().test
     weeks, past = np.arange(start, len(series)), np.arange(start - 520, start)
     yearly_rise = np.mean(series[past] - series[past - 52])
@@ -41,8 +46,8 @@ def main():
     print(f"percussion, frequencies of the levels: {cross_entropy:.2f} nats per sample")
 
 
-def witten_bell(train, test, vocab_size: int, order: int) -> float:
-    """Return the cross-entropy of an n-gram model with Witten-Bell smoothing, in nats per token.
+def witten_bell(train, test, vocab_size: int, order: int) -> np.ndarray:
+    """Return the nats of each test text under an n-gram model with Witten-Bell smoothing.
 
     Each probability is interpolated with that of the next shorter context:
 
@@ -63,8 +68,8 @@ def witten_bell(train, test, vocab_size: int, order: int) -> float:
         for n in range(min(order, i + 1)):
             followers[tuple(train[i - n : i])][token] += 1
     totals = {context: counter.total() for context, counter in followers.items()}
-    nll, num_tokens = 0.0, 0
-    for text in map(list, test):
+    nats = np.zeros(len(test))
+    for index, text in enumerate(map(list, test)):
         for i in range(1, len(text)):
             p = 1 / vocab_size
             for n in range(min(order, i + 1)):
@@ -74,8 +79,8 @@ def witten_bell(train, test, vocab_size: int, order: int) -> float:
                 num_types = len(followers[context])
                 count = followers[context][text[i]]
                 p = (count + num_types * p) / (totals[context] + num_types)
-            nll, num_tokens = nll - np.log(p), num_tokens + 1
-    return nll / num_tokens
+            nats[index] -= np.log(p)
+    return nats
 
 
 if __name__ == "__main__":

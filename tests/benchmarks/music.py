@@ -51,8 +51,9 @@ def main():
     data = task.load()
     nats = task.evaluate(model, data)["value"]
     print(f"held-out nats per character: {nats:.3f}, the model")
+    num_characters = sum(len(tokens) - 1 for tokens in data.test)
     for order in (4, 5, 6, 7, 8):
-        nats = witten_bell(data.train, data.test, model.vocab_size, order)
+        nats = witten_bell(data.train, data.test, model.vocab_size, order).sum() / num_characters
         print(f"held-out nats per character: {nats:.3f}, {order}-grams", flush=True)
 
 
