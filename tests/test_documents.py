@@ -259,3 +259,29 @@ def test_number_of_recipes_on_the_front_pages():
 def test_changelog_has_the_version_of_the_package():
     headings = re.findall(r"^## (\S+)", read(".github/CHANGELOG.md"), flags=re.MULTILINE)
     assert keras_genai.__version__ in headings
+
+
+# Applications.
+
+APPLICATIONS = [
+    line.split("|")[1:-1]
+    for line in read(".github/APPLICATIONS.md").split("## Not shown")[0].splitlines()
+    if "`" in line and line.startswith("| ")
+]
+
+
+def test_recipes_of_the_articles_applications_are_listed():
+    assert len(APPLICATIONS) >= 15 and all(len(row) == 5 for row in APPLICATIONS)
+
+
+@pytest.mark.parametrize("row", APPLICATIONS, ids=lambda row: row[2].strip(" `"))
+def test_application_has_the_measured_figure_and_a_notebook_that_names_its_recipe(row):
+    name = row[2].strip(" `")
+    metadata = ROOT / "data" / "weights" / f"{name}.json"
+    if metadata.exists():
+        value = json.loads(metadata.read_text(encoding="utf-8"))["value"]
+    else:
+        value = RECIPES[name].expected
+    assert f"{value:.4g}" in row[3].split() or f"{value:.4g}%" in row[3].split()
+    linked = re.findall(r"\]\(\.\./([^)]+)\)", row[4])
+    assert linked and any(name in read(path) for path in linked)
