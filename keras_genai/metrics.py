@@ -29,6 +29,8 @@ from keras_genai.validation import (
     check_tokens,
 )
 
+WINDOWS_PER_BATCH = 64  # of a text that exceeds the context length
+
 __all__ = [
     "bits_per_dimension",
     "classify_digits",
@@ -46,6 +48,7 @@ __all__ = [
     "precision_recall",
     "sliding_window_log_prob",
     "translation_scores",
+    "windows_log_prob",
 ]
 
 
@@ -120,12 +123,23 @@ def sliding_window_log_prob(model, sequences) -> float:
     check_tokens("sequences", sequences, vocab_size, minimum=2)
     if model.context_length is None:
         return float(model.log_prob(sequences)[0].sum())
+    return sum(windows_log_prob(model, sequence) for sequence in sequences)
+
+
+def windows_log_prob(model, tokens) -> float:
+    """Return the log-likelihood of one sequence; see `sliding_window_log_prob`.
+
+    Args:
+        model: Language model with a context length.
+        tokens: Int array `(n,)` or `StreamedArray`, read in parts.
+    """
     total, half = 0.0, model.context_length // 2
-    for sequence in sequences:
-        starts = range(0, max(1, len(sequence) - half), half)
-        windows = [sequence[start : start + 2 * half] for start in starts]
-        _, log_probs = model.log_prob(windows)
-        total += sum(float(row[half - 1 if i else 0 :].sum()) for i, row in enumerate(log_probs))
+    starts = range(0, max(1, len(tokens) - half), half)
+    for first in range(0, len(starts), WINDOWS_PER_BATCH):  # memory does not grow with the text
+        batch = starts[first : first + WINDOWS_PER_BATCH]
+        _, log_probs = model.log_prob([tokens[start : start + 2 * half] for start in batch])
+        for start, row in zip(batch, log_probs, strict=True):
+            total += float(row[half - 1 if start else 0 :].sum())
     return total
 
 

@@ -91,7 +91,7 @@ EXCLUDED = {
         model_strategy round_up pad_to_multiple num_tokens concat_labels pack_inputs lookup
         positions_from token_weights mask_padding gelu_new shift_right shift_down pixel_nll
         reconstruction_loss squared_error kl_divergence ddpm_step ddim_step DPMSolverStep
-        gaussian_log_prob
+        gaussian_log_prob windows_log_prob
     """,
     "is a base class, or an interface": """
         AutoregressiveModel SeedStateMixin Recipe Training TrainingResult TokenModelMixin CausalLM

@@ -102,11 +102,23 @@ def test_nats_per_character_leave_out_the_first_token_and_its_characters():
     assert metrics.nats_per_character(model, ["aa", "ab", "bcc"]) == (0 + 1 + 2) / (1 + 1 + 2)
 
 
+def test_windows_of_a_long_text_are_scored_in_batches():
+    sizes = []
+
+    def log_prob(windows):
+        sizes.append(len(windows))
+        return None, [np.full(len(window) - 1, -1.0) for window in windows]
+
+    model = types.SimpleNamespace(context_length=4, vocab_size=10, log_prob=log_prob)
+    assert metrics.sliding_window_log_prob(model, [np.ones(300, int)]) == -299  # all but the first
+    assert sizes == [64, 64, 21]  # of 149 windows
+
+
 def test_nats_per_character_are_the_metric_of_the_language_modeling_task():
     tokenizer = CharacterTokenizer("abcd")
     model = set_random_weights(RecurrentLanguageModel(4, "lstm", 3, 3, tokenizer=tokenizer))
     text = "abcdabddca"
-    data = types.SimpleNamespace(test=[tokenizer.encode(text)])
+    data = tasks.base.Data(None, [tokenizer.encode(text)], 0, {})
     expected = tasks.LanguageModelingTask().evaluate(model, data)["value"]
     assert metrics.nats_per_character(model, text) == pytest.approx(expected, rel=1e-6)
     log_probs = token_log_probs(

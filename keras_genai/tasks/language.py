@@ -15,7 +15,6 @@ from keras_genai.tasks.base import Data, Task, check_no_cache, split_train_test
 from keras_genai.text import CharacterTokenizer, GPT2Tokenizer
 
 MAX_TOKENIZER_TEXT = 2**26  # characters of a streamed text from which byte pairs are learned
-WINDOWS_PER_BATCH = 64  # of a streamed text that is scored
 
 
 class LanguageModelingTask(Task):
@@ -187,17 +186,9 @@ def _count_token_bytes(source) -> int:
 
 def _streamed_log_prob(model, tokens: StreamedArray) -> float:
     """Return `metrics.sliding_window_log_prob(model, [tokens])`, reading the tokens in parts."""
-    total = 0.0
     if model.context_length is not None:
-        half = model.context_length // 2
-        starts = range(0, max(1, len(tokens) - half), half)
-        for first in range(0, len(starts), WINDOWS_PER_BATCH):
-            batch = starts[first : first + WINDOWS_PER_BATCH]
-            _, log_probs = model.log_prob([tokens[start : start + 2 * half] for start in batch])
-            for start, row in zip(batch, log_probs, strict=True):
-                total += float(row[half - 1 if start else 0 :].sum())
-        return total
-    functions, size = compiled_functions(model), MAX_SCORING_BLOCK
+        return metrics.windows_log_prob(model, tokens)
+    total, functions, size = 0.0, compiled_functions(model), MAX_SCORING_BLOCK
     state = functions.prefill(tf.zeros((1, 0), tf.int32), tf.constant(0), size, None)
     for position in range(0, len(tokens) - 1, size):
         block = tokens[position : position + size + 1]
