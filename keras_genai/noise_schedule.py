@@ -112,7 +112,8 @@ class NoiseSchedule:
             timestep_spacing: `"trailing"`, evenly spaced up to rounding, the last one T - 1; or
                 `"karras"`, evenly spaced in sigma^(1/7), where sigma is the ratio of noise to
                 signal (Karras et al. 2022, equation 5), from 0.05 to 80 or what the schedule has of
-                it: smaller steps where there is little noise. Defaults to `"trailing"`.
+                it: smaller steps where there is little noise. A timestep that is taken, of many
+                steps or few timesteps, is replaced by the next free one. Defaults to `"trailing"`.
 
         Returns:
             Int array `(n,)`.

@@ -3,9 +3,9 @@
     python tests/benchmarks/words.py [NAME ...] [--samples 20] [--temperature 0.7] [--print]
 
 A word is known if it occurs in the training text of the models, the first nine tenths of three
-books; texts from the held-out tenths for comparison. A text of 1,000 characters begins after a
-line end; its last word, which may be cut, does not count. Copied is what stands in common
-substrings of 30 characters or more, with white space as one space.
+books; texts from the held-out tenths for comparison. A text of 1,000 characters, or of the context
+length, begins after a line end; its first and last word, which may be cut, do not count. Copied is
+what stands in common substrings of 30 characters or more, with white space as one space.
 """
 
 import argparse
