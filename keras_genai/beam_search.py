@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_genai.decoding import (
+    check_allowed_tokens,
     check_stop_token,
     compiled_functions,
     model_strategy,
@@ -35,6 +36,7 @@ def beam_search(
     length_penalty=0.0,
     conditioning=None,
     stop_token=None,
+    allowed_tokens=None,
 ):
     """Search for the likeliest continuations, keeping the best `beam_width` prefixes.
 
@@ -50,6 +52,9 @@ def beam_search(
             Defaults to `0.0`.
         conditioning: Tensors `(batch, …)` that the model is conditioned on, or `None`.
         stop_token: Int or `None`. Token id that ends a sequence.
+        allowed_tokens: Bool array `(max_new_tokens, n)` or `None`; see `autoregressive.generate`.
+            The search is among the sequences of these tokens, which keep the probability that they
+            have without the restriction. Defaults to `None`, all.
 
     Returns:
         Tuple of int32 tokens `(batch, beam_width, n + max_new_tokens)`, best beam first, filled
@@ -71,6 +76,7 @@ def beam_search(
     length = lengths.pop()
     stop_id = check_stop_token(stop_token, num_tokens(model))
     check_context_length("max_new_tokens", model, length + max_new_tokens)
+    allowed = check_allowed_tokens(allowed_tokens, max_new_tokens, model)
 
     max_length = round_up(length + max_new_tokens, 64, model.context_length)
     functions, start = compiled_functions(model), length - 1
@@ -99,9 +105,11 @@ def beam_search(
                 tf.zeros((batch_size, beam_width), tf.int32),
                 state,
             ),
+            tf.constant(start),
             tf.constant(start + max_new_tokens),
             stop_id,
             tf.constant(length_penalty, tf.float32),
+            allowed,
         )
         return tf.reshape(tokens, (batch_size, beam_width, -1)), log_probs, generated_lengths
 
@@ -119,8 +127,11 @@ def check_length_penalty(length_penalty):
     return check_number("length_penalty", length_penalty, 0)
 
 
-def _beam_search_loop(model, loop_vars, stop, stop_token, length_penalty):
-    """Extend the beams, until position `stop` or until all of them have ended."""
+def _beam_search_loop(model, loop_vars, start, stop, stop_token, length_penalty, allowed):
+    """Extend the beams from position `start` to `stop`, or until all of them have ended.
+
+    `allowed` is `None`, or the tokens that may be added `(m, num_tokens)`.
+    """
 
     def cond(position, tokens, log_probs, finished, generated_lengths, state):
         return (position < stop) & ~ops.all(finished)
@@ -132,6 +143,8 @@ def _beam_search_loop(model, loop_vars, stop, stop_token, length_penalty):
         token_log_probs = ops.log_softmax(ops.cast(logits[:, 0], "float32"), axis=-1)
         vocab_size = num_tokens(model)
         token_log_probs = token_log_probs[:, :vocab_size]
+        if allowed is not None:
+            token_log_probs = ops.where(allowed[position - start], token_log_probs, -np.inf)
         token_log_probs = ops.reshape(token_log_probs, (batch_size, beam_width, vocab_size))
         # A finished beam may only emit the stop token, at log-probability 0.
         finished_log_probs = ops.where(ops.arange(vocab_size) == stop_token, 0.0, -np.inf)

@@ -334,7 +334,14 @@ class CausalLM(TokenModelMixin, ConfigMixin, ValidatedModel):
             yield self.tokenizer.decode(pending)
 
     def beam_search(
-        self, prompt, max_new_tokens=200, *, beam_width=4, length_penalty=0.0, stop_token=None
+        self,
+        prompt,
+        max_new_tokens=200,
+        *,
+        beam_width=4,
+        length_penalty=0.0,
+        stop_token=None,
+        allowed_tokens=None,
     ):
         """Return the likeliest continuations found by beam search, best first.
 
@@ -345,6 +352,7 @@ class CausalLM(TokenModelMixin, ConfigMixin, ValidatedModel):
             length_penalty: Float. Exponent of the length normalization; see
                 `beam_search.beam_search`. Defaults to `0.0`.
             stop_token: As for `generate`.
+            allowed_tokens: As for `generate`, but the scores are those without the restriction.
 
         Returns:
             `(texts, scores)`: two lists of length `beam_width` for a string, a list of such lists
@@ -362,6 +370,7 @@ class CausalLM(TokenModelMixin, ConfigMixin, ValidatedModel):
             beam_width=beam_width,
             length_penalty=length_penalty,
             stop_token=stop_token,
+            allowed_tokens=allowed_tokens,
         )
         if tokens is prompt:
             return sequences, scores

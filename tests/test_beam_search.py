@@ -16,8 +16,12 @@ from helpers import (
 from keras_genai.autoregressive import GREEDY, generate, log_prob
 from keras_genai.beam_search import beam_search
 
+ALLOWED = np.array([[1, 0, 1, 1], [1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]], bool)
 
-def enumerate_continuations(model, first_token, max_new_tokens, stop_token, length_penalty):
+
+def enumerate_continuations(
+    model, first_token, max_new_tokens, stop_token, length_penalty, allowed=None
+):
     """Return (score, sequence) of every continuation of one token, best first."""
     log_probs = model.logits.numpy().astype("float64")
     continuations = []
@@ -27,19 +31,21 @@ def enumerate_continuations(model, first_token, max_new_tokens, stop_token, leng
         if length == max_new_tokens or (length > 0 and sequence[-1] == stop_token):
             continuations.append((score / ((5 + length) / 6) ** length_penalty, sequence))
             return
-        for token in range(model.vocab_size):
+        tokens = range(model.vocab_size) if allowed is None else np.flatnonzero(allowed[length])
+        for token in map(int, tokens):
             extend([*sequence, token], score + log_probs[sequence[-1], token])
 
     extend([first_token], 0.0)
     return sorted(continuations, reverse=True)
 
 
+@pytest.mark.parametrize("allowed", [None, ALLOWED])
 @pytest.mark.parametrize(
     "stop_token, length_penalty", [*itertools.product([None, 3], [0.0, 0.6, 2.0])]
 )
-def test_a_wide_beam_finds_all_continuations_in_order(stop_token, length_penalty):
+def test_a_wide_beam_finds_all_continuations_in_order(stop_token, length_penalty, allowed):
     model = random_bigram_model()
-    expected = enumerate_continuations(model, 0, 4, stop_token, length_penalty)
+    expected = enumerate_continuations(model, 0, 4, stop_token, length_penalty, allowed)
     tokens, scores = beam_search(
         model,
         np.array([[0], [2]]),
@@ -47,6 +53,7 @@ def test_a_wide_beam_finds_all_continuations_in_order(stop_token, length_penalty
         beam_width=4**4,
         length_penalty=length_penalty,
         stop_token=stop_token,
+        allowed_tokens=allowed,
     )
     # Compared as dicts, since two sequences may have the same probability.
     expected_scores = {(*row, *[stop_token] * (5 - len(row))): score for score, row in expected}
@@ -55,7 +62,7 @@ def test_a_wide_beam_finds_all_continuations_in_order(stop_token, length_penalty
     assert beam_scores == pytest.approx(expected_scores, abs=1e-5)
     assert np.all(np.diff(scores[0, : len(expected)]) <= 0)
     assert np.all(scores[0, len(expected) :] == -np.inf)
-    best_score, _ = enumerate_continuations(model, 2, 4, stop_token, length_penalty)[0]
+    best_score, _ = enumerate_continuations(model, 2, 4, stop_token, length_penalty, allowed)[0]
     assert scores[1, 0] == pytest.approx(best_score, abs=1e-5)
 
 
@@ -104,6 +111,7 @@ def test_beams_keep_the_positions_and_the_conditioning_of_their_prompt(length):
         (dict(beam_width=0), "beam_width: expected a whole number of at least 1, got 0"),
         (dict(max_new_tokens=0), "max_new_tokens: expected a whole number of at least 1, got 0"),
         (dict(max_new_tokens=20), "max_new_tokens: expected at most 16 tokens, .* got 21"),
+        (dict(allowed_tokens=ALLOWED), r"allowed_tokens: expected a bool array \(3, 4\)"),
         (dict(stop_token=4), "stop_token: expected token ids from 0 to 3"),
         (dict(length_penalty=-0.1), "length_penalty: expected a finite number of at least 0"),
         (dict(length_penalty=float("nan")), "length_penalty: expected a finite number"),

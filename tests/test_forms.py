@@ -67,6 +67,10 @@ def test_an_untrained_model_writes_a_quatrain_under_its_form():
         phrases = pieces.replace("，", "。").split("。")
         assert [len(phrase) for phrase in phrases] == [size] * 4 + [0]
         assert pieces[size] == "，" and all(c.isalpha() for c in "".join(phrases))
+        beams, _ = model.beam_search("\n", len(allowed), beam_width=2, allowed_tokens=allowed)
+        for beam in beams:
+            rows = allowed[np.arange(len(allowed)), TOKENIZER.encode(beam)[1:]]
+            assert len(beam) == len(allowed) + 1 and rows.all()
 
 
 # Generation.
