@@ -248,9 +248,15 @@ LAYER = {
     "layer_norm_epsilon": 1e-6,
     "kernel_initializer": "glorot_uniform",
 }
+ALLOWED = np.ones((2, 4), bool)
 DECODING = {
-    "sampler": autoregressive.Sampler(), "seed": 0, "stop_token": 3, "sliding_window": True
-}  # fmt: skip
+    "sampler": autoregressive.Sampler(),
+    "seed": 0,
+    "stop_token": 3,
+    "sliding_window": True,
+    "allowed_tokens": ALLOWED,
+}
+BEAMS = {"beam_width": 2, "length_penalty": 0.5, "stop_token": 3, "allowed_tokens": ALLOWED}
 DIFFUSION = {
     "labels": 1,
     "guidance_scale": 2.0,
@@ -568,7 +574,7 @@ CASES = {
     ),
     "CausalLM.beam_search": (
         method("lm", "beam_search"),
-        lambda: dict(prompt="ab", max_new_tokens=2, beam_width=2, length_penalty=0.5, stop_token=3),
+        lambda: dict(prompt="ab", max_new_tokens=2, **BEAMS),
     ),
     "CausalLM.log_prob": (method("lm", "log_prob"), lambda: dict(tokens="abcd")),
     "generate": (
@@ -590,13 +596,7 @@ CASES = {
     "beam_search": (
         beam_search.beam_search,
         lambda: dict(
-            model=model("gpt2"),
-            prompt=TOKENS,
-            max_new_tokens=2,
-            beam_width=2,
-            length_penalty=0.5,
-            conditioning=None,
-            stop_token=3,
+            model=model("gpt2"), prompt=TOKENS, max_new_tokens=2, conditioning=None, **BEAMS
         ),
     ),
     "Sampler": (
