@@ -412,7 +412,7 @@ def plot_attention(attention_maps: dict, layer: int = -1, head: int | None = Non
     """Plot the cross-attention of a translation: one row per target token, one column per source.
 
     Args:
-        attention_maps: Dict from `Seq2SeqTransformer.attention_maps`: `"source"` (m strings),
+        attention_maps: Dict from `attention_maps` of a translation model: `"source"` (m strings),
             `"target"` (n strings) and `"weights"` `(num_layers, num_heads, n, m)`.
         layer: Int. Index of the decoder layer. Defaults to `-1`, the last.
         head: Int or `None`. Index of the head; `None` plots the mean over all heads. Defaults to

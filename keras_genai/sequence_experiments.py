@@ -9,6 +9,7 @@ from keras.optimizers.schedules import CosineDecay
 from keras_genai import pretrained, tasks
 from keras_genai.gpt2 import build_gpt2
 from keras_genai.rnn import build_forecaster, build_language_model
+from keras_genai.seq2seq_lstm import build_seq2seq_lstm
 from keras_genai.tasks import Experiment
 from keras_genai.text import (
     ABCTokenizer,
@@ -31,9 +32,11 @@ def _cross_entropy(**options):
 # Recurrent networks.
 
 
-def _build_language_model(seed, characters, *, tokenizer_class=CharacterTokenizer, **config):
+def _build_language_model(
+    seed, characters, *, builder=build_language_model, tokenizer_class=CharacterTokenizer, **config
+):
     tokenizer = tokenizer_class(characters)
-    return build_language_model(tokenizer.vocab_size, tokenizer=tokenizer, **config)
+    return builder(tokenizer.vocab_size, tokenizer=tokenizer, **config)
 
 
 def _compile_language_model(model, steps, *, learning_rate):
@@ -53,21 +56,27 @@ def _compile_forecaster(model, steps):
 # Transformer and GPT-2.
 
 
-def _build_translator(seed, input_tokenizer, target_tokenizer, max_seq_length):
+def _build_translator(
+    seed, input_tokenizer, target_tokenizer, max_seq_length, *, builder, **config
+):
     source, target = map(TranslationTokenizer, (input_tokenizer, target_tokenizer))
-    return build_seq2seq_transformer(
+    return builder(
         source.vocab_size,
         target.vocab_size,
         max_seq_length,
-        dropout=0.2,
         input_tokenizer=source,
         target_tokenizer=target,
+        **config,
     )
 
 
 def _compile_translator(model, steps):
     learning_rate = TransformerSchedule(d_model=128, warmup_steps=2000, decay_steps=steps)
     model.compile(Adam(learning_rate, beta_2=0.98, epsilon=1e-9))
+
+
+def _compile_lstm_translator(model, steps):
+    model.compile(Adam(CosineDecay(2e-3, steps), global_clipnorm=1.0))
 
 
 def _build_classifier(seed, tokenizer, class_names, max_seq_length):
@@ -139,9 +148,20 @@ def _language_model(task, cell, embed_dim, units, dropout, learning_rate, **opti
     )
 
 
+def _lstm_translator(attention, units):
+    config = {"attention": attention, "units": units, "dropout": 0.4}
+    return Experiment(
+        tasks.TranslationTask(vocab_size=4000),
+        partial(_build_translator, builder=build_seq2seq_lstm, **config),
+        _compile_lstm_translator,
+    )
+
+
 SEQUENCE_EXPERIMENTS = {
     "article1-transformer": Experiment(
-        tasks.TranslationTask(vocab_size=4000), _build_translator, _compile_translator
+        tasks.TranslationTask(vocab_size=4000),
+        partial(_build_translator, builder=build_seq2seq_transformer, dropout=0.2),
+        _compile_translator,
     ),
     "article1-transformer-classifier": Experiment(
         tasks.TextClassificationTask(length=64, vocab_size=2048, token_dropout=0.5),
@@ -157,13 +177,15 @@ SEQUENCE_EXPERIMENTS = {
     "article3-lstm-tang": _language_model(
         tasks.LanguageModelingTask("tang"), "lstm", 128, 384, 0.5, learning_rate=2e-3
     ),
+    "article3-lstm-translation": _lstm_translator(attention=False, units=288),
+    "article3-lstm-attention": _lstm_translator(attention=True, units=224),
     "article3-music": _language_model(
-        tasks.MusicTask(),
+        tasks.MusicTask(window=256),
         "lstm",
         64,
         384,
         0.3,
-        learning_rate=2e-3,
+        learning_rate=3e-3,
         num_layers=2,
         tokenizer_class=ABCTokenizer,
     ),
@@ -175,6 +197,19 @@ SEQUENCE_EXPERIMENTS = {
         tasks.LanguageModelingTask("books", window=256, vocab_size=2048),
         _build_gpt2,
         partial(_compile_gpt2, learning_rate=2.5e-3),
+    ),
+    "article4-gpt2-tang": Experiment(
+        tasks.LanguageModelingTask("tang"),
+        partial(
+            _build_language_model,
+            builder=build_gpt2,
+            context_length=128,
+            num_layers=4,
+            num_heads=4,
+            d_model=160,
+            dropout=0.3,
+        ),
+        partial(_compile_gpt2, learning_rate=1e-3),
     ),
     "article4-finetune": Experiment(
         tasks.FineTuningTask("alice", base="article4-gpt2", window=256),

@@ -40,7 +40,9 @@ from keras_genai.wavenet import build_wavenet
         ("article3-rnn", 3, 32),
         ("article3-lstm", 3, 32),
         ("article3-lstm-tang", 12, 32),
-        ("article3-music", 12, 32),
+        ("article3-lstm-translation", 22, 64),
+        ("article3-lstm-attention", 22, 64),
+        ("article3-music", 25, 16),
         ("article3-forecast", 15, 32),
         ("article3-pixelcnn", 4, 32),
         ("article3-wavenet", 100, 2),
@@ -48,6 +50,7 @@ from keras_genai.wavenet import build_wavenet
         ("article3-diffusion-cosine", 10, 32),
         ("article3-diffusion-unconditional", 20, 64),
         ("article4-gpt2", 15, 8),
+        ("article4-gpt2-tang", 20, 16),
         ("article4-finetune", 10, 8),
     ],
 )
@@ -167,7 +170,7 @@ def learning_rates(optimizer, steps) -> list[float]:
     [
         ("article3-rnn", 1e-3, {"characters": "abc"}),
         ("article3-lstm", 2e-3, {"characters": "abc"}),
-        ("article3-music", 2e-3, {"characters": "abc"}),
+        ("article3-music", 3e-3, {"characters": "abc"}),
         ("article3-forecast", 3e-3, {}),
     ],
 )
@@ -178,13 +181,18 @@ def test_recurrent_recipes_clip_gradients_and_decay(name, learning_rate, dataset
     np.testing.assert_allclose(learning_rates(optimizer, (0, 50, 100)), expected, atol=1e-9)
 
 
-@pytest.mark.slow
-def test_transformer_has_the_papers_training():
+def create_translator(name, steps):
+    """Return the model of a recipe for translation, with vocabularies of 259 tokens."""
     tokenizers = {
         f"{side}_tokenizer": TranslationTokenizer.train("abc", 259).tokenizer_json
         for side in ("input", "target")
     }
-    model = recipes.create("article1-transformer", steps=5000, max_seq_length=32, **tokenizers)
+    return recipes.create(name, steps=steps, max_seq_length=32, **tokenizers)
+
+
+@pytest.mark.slow
+def test_transformer_has_the_papers_training():
+    model = create_translator("article1-transformer", steps=5000)
     assert model.config == {
         "input_vocab_size": 259,
         "target_vocab_size": 259,
@@ -205,6 +213,28 @@ def test_transformer_has_the_papers_training():
     assert model.loss.label_smoothing == 0.1
     expected = [(128 * 2000) ** -0.5 * 3 / 5, 0]
     np.testing.assert_allclose(learning_rates(optimizer, (1999, 4999)), expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, attention, units",
+    [("article3-lstm-translation", False, 288), ("article3-lstm-attention", True, 224)],
+)
+def test_translation_by_lstms_clips_gradients_and_decays(name, attention, units):
+    model = create_translator(name, steps=100)
+    assert (model.config["attention"], model.config["units"]) == (attention, units)
+    assert (model.config["embed_dim"], model.config["dropout"]) == (128, 0.4)
+    assert model.optimizer.global_clipnorm == 1.0
+    rates = learning_rates(model.optimizer, (0, 50, 100))
+    np.testing.assert_allclose(rates, [2e-3, 1e-3, 0], atol=1e-9)
+
+
+def test_gpt2_of_poems_is_smaller_than_that_of_books():
+    model = recipes.create("article4-gpt2-tang", steps=100, characters="abc")
+    sizes = {"context_length": 128, "num_layers": 4, "num_heads": 4, "d_model": 160}
+    assert model.config == {**model.config, **sizes, "dropout": 0.3}
+    rates = learning_rates(model.optimizer, (0, 1, 2, 51, 100))
+    np.testing.assert_allclose(rates, [0, 5e-4, 1e-3, 5e-4, 0], atol=1e-9)
 
 
 def test_gpt2_is_the_articles_network_at_a_smaller_size():

@@ -21,7 +21,8 @@ from baselines import witten_bell
 from keras_genai import datasets, load_model, music, pretrained
 from keras_genai.autoregressive import Sampler
 from keras_genai.evaluation import common_substrings
-from keras_genai.tasks import MusicTask, split_train_test
+from keras_genai.experiments import EXPERIMENTS
+from keras_genai.tasks import split_train_test
 from keras_genai.tasks.music import MAX_NEW_CHARACTERS, TUNE_PROMPT
 
 MIN_COPIED = 30  # characters
@@ -47,7 +48,7 @@ def main():
     rows = np.random.default_rng(0).choice(len(train), NUM_REAL_TUNES, replace=False)
     report("training", [train[row] for row in rows])
 
-    task = MusicTask()
+    task = EXPERIMENTS["article3-music"].task
     data = task.load()
     nats = task.evaluate(model, data)["value"]
     print(f"held-out nats per character: {nats:.3f}, the model")
