@@ -149,7 +149,7 @@ def _language_model(task, cell, embed_dim, units, dropout, learning_rate, **opti
 
 
 def _lstm_translator(attention, units):
-    config = {"attention": attention, "units": units, "dropout": 0.3}
+    config = {"attention": attention, "units": units, "dropout": 0.2}
     return Experiment(
         tasks.TranslationTask(vocab_size=4000),
         partial(_build_translator, builder=build_seq2seq_lstm, **config),
