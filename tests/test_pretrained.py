@@ -282,7 +282,10 @@ def test_generate_command_writes_a_quatrain_under_its_form(capsys):
 def test_pretrained_sequence_models_beat_the_baselines_of_the_readme():
     values = {name: pretrained.metadata(name)["value"] for name in PRETRAINED}
     assert values["article3-lstm"] <= 1.50
-    assert values["article3-lstm-tang"] < 5.708
+    assert values["article4-gpt2-tang"] < values["article3-lstm-tang"] < 5.708
+    assert values["article3-music"] < 1.705
+    assert values["article1-transformer"] > values["article3-lstm-attention"] > 33.5
+    assert values["article3-lstm-attention"] > values["article3-lstm-translation"]
     forecast = pretrained.metadata("article3-forecast")
     assert forecast["value"] < 0.410 and forecast["52 steps ahead"] < 0.728
 

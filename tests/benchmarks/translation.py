@@ -22,7 +22,7 @@ from keras_genai import load_model, pretrained
 from keras_genai.datasets import load_translations
 from keras_genai.metrics import translation_scores
 
-NAMES = ("article1-transformer",)
+NAMES = ("article1-transformer", "article3-lstm-attention", "article3-lstm-translation")
 LENGTHS = ((3, 5), (6, 8), (9, 12), (13, 25))  # words
 
 
