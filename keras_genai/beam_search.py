@@ -52,14 +52,15 @@ def beam_search(
             Defaults to `0.0`.
         conditioning: Tensors `(batch, …)` that the model is conditioned on, or `None`.
         stop_token: Int or `None`. Token id that ends a sequence.
-        allowed_tokens: Bool array `(max_new_tokens, n)` or `None`; see `autoregressive.generate`.
-            The search is among the sequences of these tokens, which keep the probability that they
-            have without the restriction. Defaults to `None`, all.
+        allowed_tokens: Bool array `(max_new_tokens, num_tokens)` or `None`; see
+            `autoregressive.generate`. The search is among the sequences of these tokens, which keep
+            the probability that they have without the restriction. Defaults to `None`, all.
 
     Returns:
         Tuple of int32 tokens `(batch, beam_width, n + max_new_tokens)`, best beam first, filled
         with `stop_token` after its first occurrence, and normalized scores `(batch, beam_width)` in
-        nats, -inf where there are fewer sequences than beams.
+        nats. Where there are fewer sequences than beams, the score is -inf, and the tokens of the
+        row have no meaning.
 
     Raises:
         ValueError: as `autoregressive.generate`, for prompts of different lengths, and for a

@@ -271,8 +271,8 @@ _RECIPES = (
         metric="BLEU of 1,000 held-out sentences, greedy",
         expected=15.1,
         tolerance=2.0,
-        notes="The article names machine translation without data or size. The networks have as "
-        "many parameters as article1-transformer, 3.4 million, and learn from the same sentences.",
+        notes="The article names machine translation without data or size. The networks have about "
+        "as many parameters as article1-transformer, 3.4 million, and learn from the same pairs.",
     ),
     Recipe(
         name="article3-lstm-attention",
@@ -285,7 +285,7 @@ _RECIPES = (
         expected=34.2,
         tolerance=2.0,
         notes="article3-lstm-translation with the attention of Bahdanau et al. 2015, and LSTMs of "
-        "fewer units, so that the number of parameters is the same.",
+        "fewer units, so that the number of parameters is about the same.",
     ),
     Recipe(
         name="article3-music",
@@ -403,8 +403,8 @@ _RECIPES = (
         metric="held-out nats per character",
         expected=5.055,
         tolerance=0.05,
-        notes="Not in the article: the network at the size of article3-lstm-tang, on the same "
-        "poems, to compare a GPT with an LSTM.",
+        notes="Not in the article: a smaller network, on the poems of article3-lstm-tang and with "
+        "two thirds of its parameters, to compare a GPT with an LSTM.",
     ),
     Recipe(
         name="article4-finetune",

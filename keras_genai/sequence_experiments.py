@@ -29,7 +29,7 @@ def _cross_entropy(**options):
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True, **options)
 
 
-# Recurrent networks.
+# Language models by character, and forecasters.
 
 
 def _build_language_model(
@@ -70,7 +70,7 @@ def _build_translator(
     )
 
 
-def _compile_translator(model, steps):
+def _compile_transformer_translator(model, steps):
     learning_rate = TransformerSchedule(d_model=128, warmup_steps=2000, decay_steps=steps)
     model.compile(Adam(learning_rate, beta_2=0.98, epsilon=1e-9))
 
@@ -139,6 +139,9 @@ def _compile_wavenet(model, steps):
     model.compile(optimizer, _cross_entropy(ignore_class=-1))
 
 
+# Experiments.
+
+
 def _language_model(task, cell, embed_dim, units, dropout, learning_rate, **options):
     config = {"cell": cell, "embed_dim": embed_dim, "units": units, "dropout": dropout}
     return Experiment(
@@ -161,7 +164,7 @@ SEQUENCE_EXPERIMENTS = {
     "article1-transformer": Experiment(
         tasks.TranslationTask(vocab_size=4000),
         partial(_build_translator, builder=build_seq2seq_transformer, dropout=0.2),
-        _compile_translator,
+        _compile_transformer_translator,
     ),
     "article1-transformer-classifier": Experiment(
         tasks.TextClassificationTask(length=64, vocab_size=2048, token_dropout=0.5),

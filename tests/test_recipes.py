@@ -229,7 +229,7 @@ def test_translation_by_lstms_clips_gradients_and_decays(name, attention, units)
     np.testing.assert_allclose(rates, [2e-3, 1e-3, 0], atol=1e-9)
 
 
-def test_gpt2_of_poems_is_smaller_than_that_of_books():
+def test_gpt2_of_poems_has_four_layers_and_a_warmup():
     model = recipes.create("article4-gpt2-tang", steps=100, characters="abc")
     sizes = {"context_length": 128, "num_layers": 4, "num_heads": 4, "d_model": 160}
     assert model.config == {**model.config, **sizes, "dropout": 0.3}
