@@ -37,7 +37,7 @@ learned_prior gpt2_checkpoint
 saving
 __init__
 plotting pretrained
-feature_metrics likelihood
+feature_metrics morphology likelihood
 metrics music
 callbacks drawing
 diagrams
