@@ -264,14 +264,16 @@ def _generate_images(model, options) -> int:
     from keras_genai.callbacks import save_figure
     from keras_genai.plotting import plot_images
 
-    _reject(options, ("prompt", "sliding_window", "form"), "only for a text model")
+    refused = ("label", "only for a class-conditional model")
+    refused = refused if hasattr(model, "example_prompts") else ("prompt", "only for a text model")
+    _reject(options, refused[:1], refused[1])
+    _reject(options, ("sliding_window", "form"), "only for a text model")
     _reject(options, ("length", *SAMPLING_OPTIONS), "only for a text or sound model")
     output, num_samples = _output_path(options, ".png"), options.count or DEFAULT_NUM_IMAGES
     sampling = {"guidance_scale": options.guidance_scale, "num_steps": options.steps}
     sampling = {name: value for name, value in sampling.items() if value is not None}
-    images = model.generate(
-        num_samples, _labels(model, options, num_samples), seed=options.seed, **sampling
-    )
+    labels = _labels(model, options, num_samples)
+    images = model.generate(num_samples, labels, seed=options.seed, **sampling)
     save_figure(plot_images(images), output)
     print(output)
     return 0
@@ -398,10 +400,11 @@ def _reject(options, names, reason: str) -> None:
 
 
 def _labels(model, options, num_samples):
-    """Return the class of all samples, or all classes in turn."""
+    """Return the class or prompt of all samples, or all classes or example prompts in turn."""
     from keras_genai.tasks import cycle_labels
 
-    return cycle_labels(model, num_samples) if options.label is None else options.label
+    label = options.prompt if options.label is None else options.label
+    return cycle_labels(model, num_samples) if label is None else label
 
 
 def _sampler(options, temperature):

@@ -112,7 +112,7 @@ def build_parser(list_recipes, train, generate, evaluate) -> argparse.ArgumentPa
         metavar="K",
         help="class of all samples [all classes in turn]",
     )
-    add("--prompt", metavar="TEXT", help="text: the prompt [a new line]")
+    add("--prompt", metavar="TEXT", help="text: the prompt [a new line]; text to image")
     add(
         "--length",
         type=_positive_int,

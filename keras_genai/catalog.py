@@ -94,6 +94,20 @@ _RECIPES = (
         "equally many passages. Half of the tokens are dropped in training.",
     ),
     Recipe(
+        name="article1-text-to-image",
+        article="article 1, future developments",
+        model="U-Net 32-64-96 in 1000 cosine steps, text encoder of 1 layer of 64",
+        data="MNIST with captions",
+        epochs=7,
+        batch_size=32,
+        metric="samples as the prompt says, %",
+        expected=0.0,
+        tolerance=3.0,
+        notes='The article names multimodal generation without code. Captions such as "a thick '
+        'slanted seven" are measured from the pixels. Network and schedule are those of '
+        "article3-diffusion-cosine.",
+    ),
+    Recipe(
         name="article2-vae",
         article="article 2, section 4.2",
         model="VAE 784-256-128-32-128-256-784, Gaussian",

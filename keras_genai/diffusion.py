@@ -59,7 +59,6 @@ __all__ = [
     "ddpm_step",
 ]
 
-NULL_LABEL = -1  # its one-hot row is zeros: the unconditional input of classifier-free guidance
 SAMPLING_BATCH_SIZE = 64
 
 
@@ -98,6 +97,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
     """
 
     cond_drop_prob, ema_momentum = SettableFraction(), SettableFraction()
+    null_label = -1  # one-hot row of zeros: the unconditional input of classifier-free guidance
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         name="ddpm",
         **kwargs,
     ):
-        check_network("network", network, ("x_t", "t"), ("noise",))
+        self.check_network(network)
         input_shape, output_shape = network.inputs[0].shape, network.outputs[0].shape
         if len(input_shape) != 4:
             raise ValueError(
@@ -128,6 +128,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         self.cond_drop_prob, self.ema_momentum = cond_drop_prob, ema_momentum
         self.prediction_type = prediction_type
         self.num_classes = count_classes(network)
+        self.label_shape = next((x.shape[1:] for x in network.inputs[2:]), None)
         self.ema_network = keras.models.clone_model(network)
         self.ema_network.set_weights(network.get_weights())
         self.ema_network.trainable = False
@@ -137,30 +138,36 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         self._checksum, self._in_training = self._get_checksum(), False
         self.loss_tracker = keras.metrics.Mean(name="loss")
         signature = [tf.TensorSpec((None, *input_shape[1:])), tf.TensorSpec((None,), tf.int32)]
-        signature += [tf.TensorSpec((None,), tf.int32)] * (len(network.inputs) - 2)
+        signature += [tf.TensorSpec(x.shape, tf.int32) for x in network.inputs[2:]]
         self._ema_prediction = tf.function(
             lambda *inputs: self.ema_network(list(inputs), training=False),
             input_signature=signature,
         )
+
+    def check_network(self, network) -> None:
+        """Raise ValueError for a network with other inputs or outputs."""
+        check_network("network", network, ("x_t", "t"), ("noise",))
+
+    def encode_labels(self, labels, num_samples):
+        """Return the labels of `generate` as the third input of the network, an int32 array."""
+        return check_labels(labels, self.num_classes, num_samples)
 
     def compute_loss_and_logs(self, data, training):
         """Return the scalar loss of a batch and a dict of metric results."""
         x, labels, sample_weight = self.unpack(data)
         t, noise = self.sample_timesteps_and_noise(x, training)
         if training and labels is not None:
-            uniform = keras.random.uniform(ops.shape(labels), seed=self.seed_generator)
-            dropped = uniform < self.cond_drop_prob
-            labels = ops.where(dropped, NULL_LABEL, labels)
+            shape = (ops.shape(labels)[0], *[1] * len(self.label_shape))
+            dropped = keras.random.uniform(shape, seed=self.seed_generator) < self.cond_drop_prob
+            labels = ops.where(dropped, self.null_label, labels)
         x_0 = 2 * x - 1  # [0, 1] to [-1, 1]
         x_t = self.schedule.add_noise(x_0, t, noise)
         target = noise
         if self.prediction_type == "v":
             target = self.schedule.get_velocity(x_0, t, noise)
-
         network = self.network if training else self.ema_network
         inputs = [x_t, t] if labels is None else [x_t, t, labels]
-        predicted = network(inputs, training=training)
-        predicted = ops.cast(predicted, target.dtype)
+        predicted = ops.cast(network(inputs, training=training), target.dtype)
         losses = ops.mean(ops.square(predicted - target), axis=(1, 2, 3))  # (batch,)
         return self.reduce_and_log(losses, sample_weight, target, predicted, network.losses)
 
@@ -177,8 +184,8 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         weights = self.network.trainable_weights
         apply_gradients(self.optimizer, tape.gradient(loss, weights), weights)
 
-        steps = ops.cast(self.optimizer.iterations, "float32")
         # Smaller in the first steps, so that the random initial weights leave the average.
+        steps = ops.cast(self.optimizer.iterations, "float32")
         momentum = ops.minimum(self.ema_momentum, (1 + steps) / (10 + steps))
         for average, weight in zip(self.ema_network.weights, self.network.weights, strict=True):
             average.assign(weight + ops.cast(momentum, weight.dtype) * (average - weight))
@@ -259,8 +266,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             ValueError: for images or timesteps out of range.
         """
         check_images("x", x, self.image_shape)
-        x = np.asarray(x, "float32")
-        t = as_array("t", t)
+        x, t = np.asarray(x, "float32"), as_array("t", t)
         if t.shape not in ((), x.shape[:1]):
             raise ValueError(
                 f"t: expected an integer or integers ({len(x)},), got shape {t.shape}."
@@ -356,7 +362,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         self._restart_average_if_replaced()
         num_samples = check_size("num_samples", num_samples)
         if labels is not None:
-            labels = check_labels(labels, self.num_classes, num_samples)
+            labels = self.encode_labels(labels, num_samples)
         self._check_guidance(guidance_scale, labels)
         if num_steps is None:
             num_steps = min(50, self.schedule.num_timesteps)
@@ -392,7 +398,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             expected = "a number of at least 0" if labels is not None else "1, without labels"
             raise ValueError(f"guidance_scale: expected {expected}, got {guidance_scale!r:.99}.")
         unconditional = labels is None or guidance_scale != 1
-        if unconditional and self.num_classes is not None and self.cond_drop_prob == 0:
+        if unconditional and self.label_shape is not None and self.cond_drop_prob == 0:
             raise ValueError(
                 "cond_drop_prob: expected above 0 in training to sample without labels or with "
                 "guidance, got 0."
@@ -420,7 +426,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         """Return the noise in x_t predicted by the EMA network, with classifier-free guidance."""
         batch_size = x_t.shape[0]
         t = np.full(batch_size, timestep, "int32")
-        null_labels = np.full(batch_size, NULL_LABEL, "int32")
+        null_labels = np.full((batch_size, *(self.label_shape or ())), self.null_label, "int32")
         if labels is None or guidance_scale == 1:
             prediction = self._predict(x_t, t, null_labels if labels is None else labels)
         else:  # both predictions in one batch

@@ -30,8 +30,9 @@ from keras_genai.quality_report import MIN_COPIED, ImageRow, RecipeRow, TextRow
 from keras_genai.random_state import check_seed
 from keras_genai.runs import RunFolder
 from keras_genai.streamed_arrays import StreamedArray
-from keras_genai.tasks import cycle_labels
+from keras_genai.tasks import caption_test_digits, cycle_labels
 from keras_genai.tasks.language import LanguageModelingTask
+from keras_genai.text_to_image import TextToImageDDPM
 from keras_genai.validation import check_size, check_type
 
 NUM_SAMPLES = 10_000  # as many as test images
@@ -241,7 +242,8 @@ def training_images_row() -> ImageRow:
 def evaluate_image_model(model, num_samples: int | None = None, seed: int = 0) -> ImageRow:
     """Generate images and compare them with the test images of MNIST.
 
-    A conditional model generates the digits 0 to 9 in turn. A diffusion model takes the default
+    A conditional model generates the digits 0 to 9 in turn, a text-to-image model those of the
+    captions of the test images. A diffusion model takes the default
     sampler, DDIM with 50 steps. One batch is generated before the clock starts, so that compilation
     is not measured.
 
@@ -267,10 +269,12 @@ def evaluate_image_model(model, num_samples: int | None = None, seed: int = 0) -
         num_samples = NUM_DIFFUSION_SAMPLES if family == "diffusion" else NUM_SAMPLES
     num_samples = check_size("num_samples", num_samples, MIN_SAMPLES, MAX_SAMPLES)
     check_seed(seed)
-    labels = cycle_labels(model, num_samples)
-    next(generate_batches(model, num_samples, labels, seed))  # compiles
+    labels = prompts = cycle_labels(model, num_samples)
+    if isinstance(model, TextToImageDDPM):
+        prompts, labels = caption_test_digits(num_samples)
+    next(generate_batches(model, num_samples, prompts, seed))  # compiles
     images, seconds = [], []
-    batches = generate_batches(model, num_samples, labels, seed)
+    batches = generate_batches(model, num_samples, prompts, seed)
     while True:
         start = time.perf_counter()
         batch = next(batches, None)

@@ -20,6 +20,7 @@ from keras_genai.gan import (
 from keras_genai.learned_prior import LearnedPriorVAE, MixturePrior
 from keras_genai.pixelcnn import build_pixelcnn
 from keras_genai.tasks import Experiment
+from keras_genai.text_to_image import FIRST_WORD_ID, TextToImageDDPM, build_text_encoder
 from keras_genai.vae import (
     VAE,
     build_conv_decoder,
@@ -177,6 +178,14 @@ def _build_diffusion(seed, num_classes=None, image_shape=MNIST_SHAPE, *, beta_sc
     return DDPM(network, NoiseSchedule(beta_schedule), seed=seed, prediction_type="v")
 
 
+def _build_text_to_image(seed, vocabulary, max_words, example_prompts, image_shape):
+    encoder = build_text_encoder(len(vocabulary) + FIRST_WORD_ID, max_words)
+    network, schedule = build_unet(image_shape, text_encoder=encoder), NoiseSchedule("cosine")
+    return TextToImageDDPM(
+        network, schedule, vocabulary, example_prompts, seed=seed, prediction_type="v"
+    )
+
+
 def _compile_diffusion(model, steps):
     # On a CPU, XLA makes convolutions slower.
     model.compile(Adam(CosineDecay(2e-3, steps)), jit_compile=False)
@@ -218,6 +227,9 @@ IMAGE_EXPERIMENTS = {
         _compile_dcgan,
     ),
     "article3-pixelcnn": Experiment(tasks.PixelCNNTask(), _build_pixelcnn, _compile_pixelcnn),
+    "article1-text-to-image": Experiment(
+        tasks.TextToImageTask(), _build_text_to_image, _compile_diffusion
+    ),
     "article3-diffusion": Experiment(
         tasks.DiffusionTask(class_conditional=True),
         partial(_build_diffusion, beta_schedule="linear"),

@@ -19,6 +19,7 @@ from keras_genai import (  # noqa: F401
     pixelcnn,
     rnn,
     seq2seq_lstm,
+    text_to_image,
     transformer,
     vae,
     wavenet,

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_genai.conditioning import OneHot, label_input
+from keras_genai.conditioning import OneHot, check_network, label_input
 from keras_genai.validation import check_image_shape, check_size
 
 
@@ -50,7 +50,11 @@ class SinusoidalTimeEmbedding(layers.Layer):
 
 
 def build_unet(
-    image_shape=(28, 28, 1), widths=(32, 64, 96), block_depth=1, num_classes=None
+    image_shape=(28, 28, 1),
+    widths=(32, 64, 96),
+    block_depth=1,
+    num_classes=None,
+    text_encoder=None,
 ) -> keras.Model:
     """Build the U-Net.
 
@@ -66,26 +70,28 @@ def build_unet(
         num_classes: Int, at least 2, or `None`. If given, the network takes integer labels
             `(batch,)` as a third input; -1 is the null label of classifier-free guidance. Defaults
             to `None`.
+        text_encoder: `keras.Model` from tokens `(batch, n)` to vectors `(batch, dim)`, such as
+            `text_to_image.build_text_encoder`, or `None`. If given, it is a part of the network,
+            whose third input are tokens. Defaults to `None`.
 
     Returns:
-        A `keras.Model` that maps [x_t, t] or [x_t, t, labels], noisy images
+        A `keras.Model` that maps [x_t, t], [x_t, t, labels] or [x_t, t, tokens], noisy images
         `(batch, height, width, channels)`, timesteps and labels `(batch,)`, to the noise in x_t or
         the velocity v, of x_t's shape.
 
     Raises:
-        ValueError: if a size is not a whole number of at least 1 (a width, of at least 2), or if
-            the images cannot be downsampled that many times.
+        ValueError: if a size is not a whole number of at least 1 (a width, of at least 2), if the
+            images cannot be downsampled that many times, and for both classes and a text encoder.
     """
     height, width, channels, widths, block_depth = _check_arguments(
         image_shape, widths, block_depth
     )
     noisy_images = keras.Input((height, width, channels), name="x_t")
     t = keras.Input((), dtype="int32", name="t")
-    labels = label_input(num_classes)
     emb = layers.Dense(4 * widths[0])(SinusoidalTimeEmbedding(2 * widths[0])(t))
-    if labels is not None:
-        one_hot = OneHot(num_classes)(labels)  # zeros for the null label
-        emb = layers.Add()([emb, layers.Dense(4 * widths[0], use_bias=False)(one_hot)])
+    condition, vector = _embed_condition(num_classes, text_encoder)
+    if condition is not None:
+        emb = layers.Add()([emb, layers.Dense(4 * widths[0], use_bias=False)(vector)])
     emb = layers.Activation("silu")(emb)  # (batch, 4 * widths[0])
 
     # Downsampling.
@@ -114,8 +120,21 @@ def build_unet(
         channels, 3, padding="same", kernel_initializer="zeros", dtype=keras.config.floatx(),
         name="noise",
     )(x)  # fmt: skip
-    inputs = [noisy_images, t] if labels is None else [noisy_images, t, labels]
+    inputs = [noisy_images, t] if condition is None else [noisy_images, t, condition]
     return keras.Model(inputs, noise, name="unet")
+
+
+def _embed_condition(num_classes, text_encoder):
+    """Return the third input and its vector, zeros for the null label or text, or two `None`."""
+    if text_encoder is None:
+        labels = label_input(num_classes)
+        return labels, None if labels is None else OneHot(num_classes)(labels)
+    if num_classes is not None:
+        raise ValueError(f"num_classes: expected None with a text encoder, got {num_classes!r}.")
+    check_network("text_encoder", text_encoder, ("tokens",), ("vector",))
+    max_words = text_encoder.inputs[0].shape[1]
+    tokens = keras.Input((max_words,), dtype="int32", name="tokens")
+    return tokens, text_encoder(tokens)
 
 
 def _check_arguments(image_shape, widths, block_depth):

@@ -43,6 +43,7 @@ from keras_genai import (
     language_model,
     learned_prior,
     metrics,
+    morphology,
     music,
     noise_schedule,
     pipelines,
@@ -57,6 +58,7 @@ from keras_genai import (
     seq2seq,
     seq2seq_lstm,
     text,
+    text_to_image,
     transformer,
     unet,
     vae,
@@ -155,6 +157,9 @@ def networks():
     tokenizer, letters = text.CharacterTokenizer("abcd"), text.CharacterTokenizer("abcdefgh")
     vae_networks = vae.build_encoder(6, (3,), 2), vae.build_decoder(2, (3,), 6)
     plane = vae.VAE(*vae_networks)
+    text_unet = unet.build_unet(
+        (4, 4, 1), (2, 4), text_encoder=text_to_image.build_text_encoder(4, 2, 4, 1, 2, 3)
+    )
     return {
         "tokenizer": tokenizer,
         "encoder": vae_networks[0],
@@ -172,6 +177,10 @@ def networks():
         "ddpm": diffusion.DDPM(
             unet.build_unet((4, 4, 1), (2, 4), num_classes=3),
             noise_schedule.NoiseSchedule("cosine", 4),
+        ),
+        "text_unet": text_unet,
+        "text_to_image": text_to_image.TextToImageDDPM(
+            text_unet, noise_schedule.NoiseSchedule("cosine", 4), ["red", "blue"]
         ),
         "pixelcnn": pixelcnn.PixelCNN((3, 3, 1), 2, 2, num_classes=3),
         "wavenet": wavenet.WaveNet(8, 1, 2, 2, 2, num_classes=3, sample_rate=4),
@@ -503,6 +512,31 @@ CASES = {
             prediction_type="v",
         ),
     ),
+    "build_text_encoder": (
+        text_to_image.build_text_encoder,
+        lambda: dict(vocab_size=4, max_words=2, d_model=4, num_layers=1, num_heads=2, dff=3),
+    ),
+    "tokenize": (
+        text_to_image.tokenize,
+        lambda: dict(captions=["red"], vocabulary=["red", "blue"], max_words=2),
+    ),
+    "collect_words": (text_to_image.collect_words, lambda: dict(captions=["red", "a blue"])),
+    "TextToImageDDPM": (
+        text_to_image.TextToImageDDPM,
+        lambda: dict(
+            network=model("text_unet"),
+            schedule=model("schedule"),
+            vocabulary=["red", "blue"],
+            example_prompts=["red"],
+        ),
+    ),
+    "TextToImageDDPM.tokenize": (
+        method("text_to_image", "tokenize"),
+        lambda: dict(captions=["red", "blue"]),
+    ),
+    "thickness": (morphology.thickness, lambda: dict(images=IMAGES)),
+    "slant": (morphology.slant, lambda: dict(images=IMAGES)),
+    "width": (morphology.width, lambda: dict(images=IMAGES)),
     "DDPM.add_noise": (method("ddpm", "add_noise"), lambda: dict(x=IMAGES, t=2, seed=0)),
     "DDPM.generate": (
         method("ddpm", "generate"),

@@ -33,7 +33,7 @@ forms tokenizer_files language_model
 attention noise_schedule unet pixelcnn_cache translation_model
 seq2seq seq2seq_lstm
 vae gan cnn rnn transformer gpt2 pixelcnn wavenet diffusion
-learned_prior gpt2_checkpoint
+learned_prior text_to_image gpt2_checkpoint
 saving
 __init__
 plotting pretrained
@@ -43,7 +43,7 @@ callbacks drawing
 diagrams
 tasks.base
 tasks.images tasks.language tasks.translation tasks.sound tasks.series tasks.classification
-tasks.music
+tasks.music tasks.text_to_image
 tasks
 catalog
 image_experiments sequence_experiments

@@ -14,6 +14,7 @@ from keras_genai.tasks.language import FineTuningTask, LanguageModelingTask
 from keras_genai.tasks.music import MusicTask
 from keras_genai.tasks.series import ForecastingTask, SeriesSplit
 from keras_genai.tasks.sound import SOUND_TEMPERATURE, AudioTask
+from keras_genai.tasks.text_to_image import TextToImageTask, caption_test_digits
 from keras_genai.tasks.translation import EncodedPairs, TranslationTask
 
 __all__ = [
@@ -34,8 +35,10 @@ __all__ = [
     "SeriesSplit",
     "Task",
     "TextClassificationTask",
+    "TextToImageTask",
     "TranslationTask",
     "VAETask",
+    "caption_test_digits",
     "cycle_labels",
     "split_train_test",
 ]

@@ -170,7 +170,12 @@ def split_train_test(values):
 
 
 def cycle_labels(model, num_samples: int):
-    """Return labels 0, 1, 2, … in turn for a conditional model, `None` for an unconditional one."""
+    """Return labels 0, 1, 2, … in turn for a conditional model, `None` for an unconditional one.
+
+    Those of a text-to-image model are its example prompts.
+    """
+    if prompts := getattr(model, "example_prompts", None):
+        return [prompts[i % len(prompts)] for i in range(num_samples)]
     if model.num_classes is None:
         return None
     return [i % model.num_classes for i in range(num_samples)]
