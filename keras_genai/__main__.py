@@ -18,6 +18,7 @@ from keras_genai.arguments import (
     check_encoding,
     count_tokens,
     default_prompt,
+    worker_arguments,
 )
 from keras_genai.runs import Output, check_keras_settings
 
@@ -172,17 +173,9 @@ def train(options) -> int:
 
 def _launch_workers(options) -> int:
     """Run the command line as several workers on this machine."""
-    if options.distribute not in (None, "multi-worker"):
-        raise UsageError(f"--workers: expected --distribute multi-worker, got {options.distribute}")
+    arguments = worker_arguments(options)
     if cluster.read_cluster() is not None:
         raise UsageError("--workers: expected no TF_CONFIG, which already has the workers")
-    arguments, skip = [], False
-    for argument in options.arguments:
-        skip, skipped = argument == "--workers", skip
-        if not (skip or skipped or argument.startswith("--workers=")):
-            arguments.append(argument)
-    if options.distribute is None:
-        arguments += ["--distribute", "multi-worker"]
     return cluster.launch([sys.executable, "-m", "keras_genai", *arguments], options.workers)
 
 

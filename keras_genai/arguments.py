@@ -173,6 +173,22 @@ def build_parser(list_recipes, train, generate, evaluate) -> argparse.ArgumentPa
     return parser
 
 
+def worker_arguments(options) -> list[str]:
+    """Return the command line of each worker: that of `options`, without `--workers`.
+
+    Raises:
+        UsageError: if the options exclude `--workers`.
+    """
+    if options.distribute not in (None, "multi-worker"):
+        raise UsageError(f"--workers: expected --distribute multi-worker, got {options.distribute}")
+    arguments, skip = [], False
+    for argument in options.arguments:
+        skip, skipped = argument == "--workers", skip
+        if not (skip or skipped or argument.startswith("--workers=")):
+            arguments.append(argument)
+    return arguments if options.distribute else [*arguments, "--distribute", "multi-worker"]
+
+
 def _positive_int(text: str, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
     if not text.isdecimal() or len(text) > 10 or not minimum <= int(text) <= maximum:
         raise argparse.ArgumentTypeError(
