@@ -1,4 +1,4 @@
-"""Command line: python -m keras_genai list | train | generate | evaluate.
+"""Command line: python -m keras_genai list | train | generate | evaluate | demo.
 
 `list` and `--help` do not load TensorFlow: the modules that need it are imported by the commands.
 """
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments, output: Output) -> int:
     """Run a command, and turn every error into one line and an exit code."""
     try:
-        options = build_parser(list_recipes, train, generate, evaluate).parse_args(arguments)
+        options = build_parser(list_recipes, train, generate, evaluate, demo).parse_args(arguments)
         check_encoding(options)
         options.arguments = arguments
         options.line = shlex.join(["python", "-m", "keras_genai", *arguments])
@@ -380,6 +380,14 @@ def evaluate(options) -> int:
         save_figure(quality_report.plot_quality(images), options.output)
     print((quality_report.to_json if options.json else quality_report.to_table)(rows), end="")
     return 0
+
+
+def demo(options) -> int:
+    """Serve the page of the demo until Ctrl-C."""
+    check_keras_settings()
+    from keras_genai.demo import server
+
+    return server.serve(options.host, options.port, not options.no_browser)
 
 
 # Options of several commands.

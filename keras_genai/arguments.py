@@ -8,6 +8,7 @@ from keras_genai.runs import DTYPES
 MAX_COUNT = 10_000  # samples in one file
 MIN_SAMPLES, MAX_SAMPLES = 100, 100_000  # images of which the quality is measured
 MAX_WORKERS = 64  # processes of one machine
+MAX_PORT = 65_535
 
 
 class UsageError(ValueError):
@@ -21,14 +22,16 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def build_parser(list_recipes, train, generate, evaluate) -> argparse.ArgumentParser:
+def build_parser(list_recipes, train, generate, evaluate, demo) -> argparse.ArgumentParser:
     """Return the parser; `options.command` is the function of the command, one of the arguments."""
     parser = Parser(
         allow_abbrev=False,
         prog="python -m keras_genai",
         description="Train, sample and evaluate the generative models of the articles.",
     )
-    commands = parser.add_subparsers(required=True, metavar="list | train | generate | evaluate")
+    commands = parser.add_subparsers(
+        required=True, metavar="list | train | generate | evaluate | demo"
+    )
 
     command = commands.add_parser(
         "list", allow_abbrev=False, help="list all recipes with their expected metrics"
@@ -170,6 +173,20 @@ def build_parser(list_recipes, train, generate, evaluate) -> argparse.ArgumentPa
         help="number of generated images [diffusion: 2000, others: 10000]",
     )
     add("--seed", type=_non_negative_int, default=0, metavar="N", help="seed of the samples [0]")
+
+    command = commands.add_parser(
+        "demo", allow_abbrev=False, help="open a local page to play with all pretrained models"
+    )
+    command.set_defaults(command=demo)
+    add = command.add_argument
+    add("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on [127.0.0.1]")
+    add(
+        "--port",
+        type=lambda text: _positive_int(text, maximum=MAX_PORT),
+        metavar="N",
+        help="port [the first free one from 7860 on]",
+    )
+    add("--no-browser", action="store_true", help="do not open the page in the browser")
     return parser
 
 
