@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import warnings
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at the import
 try:
@@ -76,6 +77,7 @@ def launch(host: str = "127.0.0.1", port: int | None = None, browser: bool = Fal
 
 def serve(host: str, port: int | None, browser: bool) -> int:
     """Serve the demo until Ctrl-C; return the exit code. See `launch`."""
+    warnings.filterwarnings("ignore", module="gradio")  # its own use of older libraries
     blocks = launch(host, port, browser)
     print(f"The demo is at {blocks.local_url} (Ctrl-C ends it).", flush=True)
     try:
