@@ -77,6 +77,7 @@ EXCLUDED_MODULES = {
     """,
     "starts processes, whose errors have tests of their own": "cluster",
     "draws diagrams, which have no arguments": "diagrams drawing",
+    "is the demo, whose errors have tests of their own": "demo",
     "is the command line, whose errors have tests of their own": "__main__ arguments",
 }
 MODULES = [

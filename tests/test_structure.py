@@ -55,6 +55,11 @@ claim_samples
 training_claims
 export evaluation
 claims
+demo demo.texts
+demo.actions demo.widgets
+demo.sequences demo.controls
+demo.page
+demo.server
 __main__
 """
 LAYER_OF = {
