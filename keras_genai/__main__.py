@@ -18,6 +18,8 @@ from keras_genai.arguments import (
     check_encoding,
     count_tokens,
     default_prompt,
+    output_path,
+    reject,
     worker_arguments,
 )
 from keras_genai.runs import Output, check_keras_settings
@@ -195,7 +197,7 @@ def generate(options) -> int:
     with scope:
         model = _load(options)
     if not isinstance(model, DDPM):
-        _reject(options, ("guidance_scale", "steps"), "only for a diffusion model")
+        reject(options, ("guidance_scale", "steps"), "only for a diffusion model")
     if isinstance(model, TranslationModel):
         return _translate(model, options)
     if isinstance(model, SequentialTransformer) and model.is_classifier:
@@ -232,7 +234,7 @@ def _load(options):
 
 def _translate(model, options) -> int:
     """Translate the lines of a text by beam search."""
-    _reject(options, ("count", "label", "length", *TEXT_OPTIONS), "not for translation")
+    reject(options, ("count", "label", "length", *TEXT_OPTIONS), "not for translation")
     if options.prompt is None:
         raise UsageError("--prompt: expected a text to translate")
     lines = [line for line in options.prompt.splitlines() if line.strip()]
@@ -244,7 +246,7 @@ def _translate(model, options) -> int:
 
 def _classify(model, options) -> int:
     """Write the classes of a text with their probabilities, the likeliest first."""
-    _reject(options, ("count", "label", "length", *TEXT_OPTIONS), "not for classification")
+    reject(options, ("count", "label", "length", *TEXT_OPTIONS), "not for classification")
     if options.prompt is None:
         raise UsageError("--prompt: expected a text to classify")
     _, probabilities = model.classify(options.prompt)
@@ -259,10 +261,10 @@ def _generate_images(model, options) -> int:
 
     refused = ("label", "only for a class-conditional model")
     refused = refused if hasattr(model, "example_prompts") else ("prompt", "only for a text model")
-    _reject(options, refused[:1], refused[1])
-    _reject(options, ("sliding_window", "form"), "only for a text model")
-    _reject(options, ("length", *SAMPLING_OPTIONS), "only for a text or sound model")
-    output, num_samples = _output_path(options, ".png"), options.count or DEFAULT_NUM_IMAGES
+    reject(options, refused[:1], refused[1])
+    reject(options, ("sliding_window", "form"), "only for a text model")
+    reject(options, ("length", *SAMPLING_OPTIONS), "only for a text or sound model")
+    output, num_samples = output_path(options, ".png"), options.count or DEFAULT_NUM_IMAGES
     sampling = {"guidance_scale": options.guidance_scale, "num_steps": options.steps}
     sampling = {name: value for name, value in sampling.items() if value is not None}
     labels = _labels(model, options, num_samples)
@@ -277,8 +279,8 @@ def _generate_sounds(model, options) -> int:
     from keras_genai.audio import save_wav
     from keras_genai.tasks import SOUND_TEMPERATURE
 
-    _reject(options, ("prompt", "sliding_window", "form"), "only for a text model")
-    output, num_samples = _output_path(options, ".wav"), options.count or model.num_classes or 1
+    reject(options, ("prompt", "sliding_window", "form"), "only for a text model")
+    output, num_samples = output_path(options, ".wav"), options.count or model.num_classes or 1
     sounds = model.generate(
         num_samples,
         _labels(model, options, num_samples),
@@ -298,7 +300,7 @@ def _generate_text(model, options) -> int:
     from keras_genai.tasks.music import MAX_NEW_CHARACTERS, check_music_path, save_music
     from keras_genai.text import ABCTokenizer
 
-    _reject(options, ("label",), "only for a class-conditional model")
+    reject(options, ("label",), "only for a class-conditional model")
     if model.tokenizer is None:
         raise UsageError(f"{options.source}: expected a model with a tokenizer, to generate text")
     is_music = isinstance(model.tokenizer, ABCTokenizer)
@@ -308,7 +310,7 @@ def _generate_text(model, options) -> int:
     default_length = MAX_NEW_CHARACTERS if is_music else DEFAULT_NEW_TOKENS
     length, allowed_tokens = options.length or default_length, None
     if options.form is not None:
-        _reject(options, ("length",), "not with --form, which has a length")
+        reject(options, ("length",), "not with --form, which has a length")
         allowed_tokens = form_tokens(options.form, model.tokenizer)
         options.length = length = len(allowed_tokens)
     if model.context_length is not None and not options.sliding_window:
@@ -368,7 +370,7 @@ def evaluate(options) -> int:
     )
     candidates = [evaluation.open_model(source) for source in sources]
     if not any(candidate.makes_images for candidate in candidates):
-        _reject(options, ("samples", "output"), "only for a model of images")
+        reject(options, ("samples", "output"), "only for a model of images")
     rows = []
     for i, candidate in enumerate(candidates):
         print(f"{candidate.name}: {i + 1} of {len(candidates)} …", file=sys.stderr)
@@ -393,13 +395,6 @@ def demo(options) -> int:
 # Options of several commands.
 
 
-def _reject(options, names, reason: str) -> None:
-    """Raise UsageError if one of these options was given."""
-    for name in names:
-        if getattr(options, name) is not None:
-            raise UsageError(f"--{name.replace('_', '-')}: {reason}")
-
-
 def _labels(model, options, num_samples):
     """Return the class or prompt of all samples, or all classes or example prompts in turn."""
     from keras_genai.tasks import cycle_labels
@@ -415,13 +410,6 @@ def _sampler(options, temperature):
     if options.temperature is not None:
         temperature = options.temperature
     return Sampler(temperature, options.top_k, options.top_p)
-
-
-def _output_path(options, suffix: str) -> pathlib.Path:
-    output = options.output or pathlib.Path(f"{pathlib.Path(options.source).stem}{suffix}")
-    if output.suffix != suffix:
-        raise UsageError(f"--output: expected a name that ends in {suffix}, got {str(output)!r}")
-    return output
 
 
 def _write(pieces, output, save=None) -> int:

@@ -218,6 +218,21 @@ def _non_negative_int(text: str) -> int:
     return _positive_int(text, 0)
 
 
+def reject(options, names, reason: str) -> None:
+    """Raise UsageError if one of these options was given."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')}: {reason}")
+
+
+def output_path(options, suffix: str) -> pathlib.Path:
+    """Return the path of the output: that of the options, or the source with another suffix."""
+    output = options.output or pathlib.Path(f"{pathlib.Path(options.source).stem}{suffix}")
+    if output.suffix != suffix:
+        raise UsageError(f"--output: expected a name that ends in {suffix}, got {str(output)!r}")
+    return output
+
+
 def check_encoding(options) -> None:
     """Raise UsageError for an argument with bytes that are not UTF-8, which Python escapes."""
     for name, values in vars(options).items():

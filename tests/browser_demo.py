@@ -197,6 +197,15 @@ def test_diffusion_path_ends_with_an_image_after_noise(page):
     assert dark[0] < 0.6 < dark[1] < 0.98  # ink on a dark ground
 
 
+def test_words_become_images_and_unknown_words_a_message(page):
+    open_tab(page, "words")
+    assert pixels(page, visible_image(page)).std() > 20
+    prompt = page.get_by_label(texts.text("en", "words"), exact=True).locator("visible=true")
+    prompt.fill("a purple one")
+    press(page, "generate")
+    assert "these words: a, an, backslanted" in message(page)
+
+
 def test_pixelcnn_completes_the_drawn_half(page):
     open_tab(page, "completion")
     press(page, "generate")

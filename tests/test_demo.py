@@ -264,6 +264,13 @@ def test_forecast_returns_the_errors_of_the_figure():
     assert error < last_error
 
 
+def test_words_are_those_of_the_vocabulary():
+    figure = actions.word_images("article1-text-to-image", "A thin one", 2, 3, 0)
+    assert len(figure.axes[0].images) == 3
+    with pytest.raises(actions.InputError, match="error_words.*backslanted"):
+        actions.word_images("article1-text-to-image", "a purple one", 2, 3, 0)
+
+
 def test_diffusion_path_has_no_more_frames_than_steps():
     path = actions.diffusion_path("article3-diffusion-unconditional", None, None, 2, 1, 0)
     (axes,) = path.axes

@@ -30,6 +30,7 @@ MODELS = {
         "article3-diffusion-cosine",
         "article3-diffusion-unconditional",
     ),
+    "words": ("article1-text-to-image",),
     "completion": ("article3-pixelcnn",),
     "digit": ("article4-cnn",),
     "text": (
@@ -47,7 +48,7 @@ MODELS = {
     ),
     "author": ("article1-transformer-classifier",),
     "forecast": ("article3-forecast",),
-    "sound": ("article3-wavenet",),
+    "sound": ("article3-wavenet", "article3-audio-vae"),
 }
 # Smallest and largest value of each number. The page has controls with the same limits.
 LIMITS = {
@@ -70,6 +71,7 @@ PLANE_SIZE = 11  # decoded images along each side of a latent plane
 NUM_FRAMES = 10  # of the path from noise, after the noise itself
 IMAGE_SIZE, DIGIT_SIZE = 28, 20  # pixels of an image, and of the box of an MNIST digit in it
 DRAWN_ROWS = 14  # rows of a drawing that PixelCNN completes
+MAX_WORDS_CHARACTERS = 100
 MIN_INK = 10  # pixels of a drawing
 FIGURE_DPI = 144
 
@@ -305,6 +307,37 @@ def diffusion_path(name, digit, guidance_scale, num_steps, num_paths, seed) -> F
     steps = np.round(np.linspace(0, num_steps, num_frames + 1)).astype(int)
     titles = [*map(str, steps), *[""] * (len(steps) * (num_paths - 1))]
     return plot_images(frames.reshape(-1, *frames.shape[2:]), columns=len(steps), titles=titles)
+
+
+def word_images(name, prompt, guidance_scale, num_images, seed) -> Figure:
+    """Plot images of a prompt, in 10 steps of DPM-Solver++.
+
+    Args:
+        name: String. One of `MODELS["words"]`.
+        prompt: String. Words of the model's vocabulary.
+        guidance_scale: Float. Scale of classifier-free guidance.
+        num_images, seed: Ints.
+
+    Raises:
+        InputError: for an invalid value, and for a word that is not in the vocabulary.
+    """
+    ddpm = model("words", name)
+    prompt = check_text("words", prompt, MAX_WORDS_CHARACTERS)
+    try:
+        ddpm.tokenize([prompt])
+    except ValueError as error:
+        vocabulary = ", ".join(ddpm.vocabulary)
+        raise InputError("error_words", maximum=ddpm.max_words, vocabulary=vocabulary) from error
+    images = ddpm.generate(
+        check_number("num_images", num_images),
+        prompt,
+        guidance_scale=check_number("guidance_scale", guidance_scale, whole=False),
+        num_steps=10,
+        method="dpm_solver++",
+        timestep_spacing="karras",
+        seed=check_number("seed", seed),
+    )
+    return plot_images(images, columns=5)
 
 
 # Drawings.

@@ -104,6 +104,23 @@ class Page(controls.Controls):
         triggers += [slider.release for slider in (scale, num_steps, num_paths)]
         self.on("diffusion", triggers, diffusion_path, inputs, [digit, scale, path])
 
+    def build_words(self, at_start):
+        with gr.Row():
+            with gr.Column():
+                name = self.model_choice("words")
+                prompt = gr.Textbox(self.text("default_words"), label=self.text("words"))
+                scale = self.slider("guidance_scale", 2, step=0.5)
+                num_images, seed = self.slider("num_images", 10), self.seed()
+                triggers = self.buttons(seed)
+            images = self.image("images")
+
+        def word_images(*values):
+            return self.render(actions.word_images(*values))
+
+        inputs = [name, prompt, scale, num_images, seed]
+        triggers += [at_start, prompt.submit, scale.release, num_images.release]
+        self.on("words", triggers, word_images, inputs, [images])
+
     def build_completion(self, at_start):
         drawn = gr.State(None)
         with gr.Row():

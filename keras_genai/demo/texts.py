@@ -51,6 +51,16 @@ TEXTS = {
     "num_steps": ("Sampling steps", "采样步数"),
     "num_paths": ("Number of paths", "过程数量"),
     "path": ("Path from noise", "从噪声开始的过程"),
+    # Words to image.
+    "words_tab": ("Words to image", "文字生成图像"),
+    "words_hint": (
+        "A digit in words, with its thickness (thin, thick) and slant (upright, slanted, "
+        "backslanted), each of which may be left out.",
+        "用英文描述一个数字：粗细（thin 细、thick 粗）、倾斜（upright 直立、slanted 右倾、"
+        "backslanted 左倾）和数字（zero 到 nine），粗细和倾斜可以省略。",
+    ),
+    "words": ("Prompt", "提示"),
+    "default_words": ("a thick slanted seven", "a thick slanted seven"),
     # PixelCNN.
     "completion_tab": ("Complete a digit", "补全数字"),
     "completion_hint": (
@@ -197,6 +207,10 @@ TEXTS = {
     "error_characters": (
         "{name}: expected characters that the model has, got {characters}",
         "{name}：含有模型没有的字符：{characters}",
+    ),
+    "error_words": (
+        "Prompt: expected 1 to {maximum} of these words: {vocabulary}.",
+        "提示：应由以下 1 到 {maximum} 个词组成：{vocabulary}。",
     ),
     "error_drawing": (
         "{name}: expected 28 × 28 numbers from 0 to 255.",

@@ -37,6 +37,9 @@ ACTIONS = {
     "2 diffusion paths, 20 steps, guidance": lambda: actions.render(
         actions.diffusion_path("article3-diffusion", 7, 2, 20, 2, 0)
     ),
+    "10 images of a prompt, 10 steps, guidance": lambda: actions.render(
+        actions.word_images("article1-text-to-image", "a thick slanted seven", 2, 10, 0)
+    ),
     "4 completions": lambda: actions.render(
         actions.complete_digit("article3-pixelcnn", DRAWING, 4, 0)
     ),
@@ -54,6 +57,9 @@ ACTIONS = {
     "forecast": lambda: actions.render(sequences.forecast("article3-forecast", 2100)[0]),
     "1 s of sound and spectrogram": lambda: actions.render(
         sequences.generate_sound("article3-wavenet", "tabla", 1, 0.9, 0)[2]
+    ),
+    "sound of the VAE and spectrogram": lambda: actions.render(
+        sequences.generate_sound("article3-audio-vae", "tabla", None, None, 0)[2]
     ),
 }
 
