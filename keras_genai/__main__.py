@@ -184,6 +184,7 @@ def _launch_workers(options) -> int:
 def generate(options) -> int:
     """Generate from a pretrained model or a saved one: to a file, or text to the terminal."""
     from keras_genai import distribution
+    from keras_genai.audio_vae import AudioVAE
     from keras_genai.diffusion import DDPM
     from keras_genai.language_model import CausalLM
     from keras_genai.transformer import SequentialTransformer
@@ -206,7 +207,7 @@ def generate(options) -> int:
         raise UsageError(f"{options.source}: expected a generative model, got a {model.name}")
     if isinstance(model, CausalLM):
         return _generate_text(model, options)
-    if isinstance(model, WaveNet):
+    if isinstance(model, (WaveNet, AudioVAE)):
         return _generate_sounds(model, options)
     return _generate_images(model, options)
 
@@ -278,16 +279,17 @@ def _generate_sounds(model, options) -> int:
     """Write sounds to one file, one after another."""
     from keras_genai.audio import save_wav
     from keras_genai.tasks import SOUND_TEMPERATURE
+    from keras_genai.wavenet import WaveNet
 
     reject(options, ("prompt", "sliding_window", "form"), "only for a text model")
+    sampling = {}
+    if isinstance(model, WaveNet):
+        sampling = {"length": options.length, "sampler": _sampler(options, SOUND_TEMPERATURE)}
+    else:
+        reject(options, ("length", *SAMPLING_OPTIONS), "not for a VAE")
     output, num_samples = output_path(options, ".wav"), options.count or model.num_classes or 1
-    sounds = model.generate(
-        num_samples,
-        _labels(model, options, num_samples),
-        length=options.length,
-        sampler=_sampler(options, SOUND_TEMPERATURE),
-        seed=options.seed,
-    )
+    labels = _labels(model, options, num_samples)
+    sounds = model.generate(num_samples, labels, seed=options.seed, **sampling)
     save_wav(output, sounds.reshape(-1), model.sample_rate)
     print(output)
     return 0

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from keras_genai import catalog, datasets, metrics, pretrained, saving
 from keras_genai.arguments import MAX_SAMPLES, MIN_SAMPLES
+from keras_genai.audio_vae import AudioVAE
 from keras_genai.autoregressive import Sampler
 from keras_genai.callbacks import generate_batches
 from keras_genai.experiments import EXPERIMENTS
@@ -72,7 +73,7 @@ class Candidate(typing.NamedTuple):
     @property
     def makes_images(self) -> bool:
         """Whether the model generates images."""
-        return isinstance(self.model, GenerativeImageModel)
+        return isinstance(self.model, GenerativeImageModel) and not isinstance(self.model, AudioVAE)
 
 
 def open_model(source: str) -> Candidate:

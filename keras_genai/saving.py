@@ -11,6 +11,7 @@ import numpy as np
 
 # Imported for their side effect: each registers its classes with Keras.
 from keras_genai import (  # noqa: F401
+    audio_vae,
     cnn,
     diffusion,
     gan,

@@ -7,9 +7,12 @@ from keras.optimizers import Adam, AdamW
 from keras.optimizers.schedules import CosineDecay
 
 from keras_genai import pretrained, tasks
+from keras_genai.audio_vae import AudioVAE
 from keras_genai.gpt2 import build_gpt2
+from keras_genai.learned_prior import MixturePrior
 from keras_genai.rnn import build_forecaster, build_language_model
 from keras_genai.seq2seq_lstm import build_seq2seq_lstm
+from keras_genai.spectrograms import IMAGE_SHAPE
 from keras_genai.tasks import Experiment
 from keras_genai.text import (
     ABCTokenizer,
@@ -22,6 +25,7 @@ from keras_genai.transformer import (
     build_seq2seq_transformer,
     build_transformer,
 )
+from keras_genai.vae import build_conv_decoder, build_conv_encoder
 from keras_genai.wavenet import build_wavenet
 
 
@@ -126,7 +130,7 @@ def _compile_gpt2(model, steps, *, learning_rate):
     model.compile(AdamW(decay, weight_decay=0.1, global_clipnorm=1.0), _cross_entropy())
 
 
-# WaveNet.
+# WaveNet and a VAE of sounds.
 
 
 def _build_wavenet(seed, class_names, sample_rate):
@@ -137,6 +141,25 @@ def _build_wavenet(seed, class_names, sample_rate):
 def _compile_wavenet(model, steps):
     optimizer = Adam(CosineDecay(2e-3, steps), global_clipnorm=1.0)
     model.compile(optimizer, _cross_entropy(ignore_class=-1))
+
+
+def _build_audio_vae(seed, class_names, sample_rate):
+    num_classes = len(class_names) if len(class_names) > 1 else None
+    widths, hidden_dim, latent_dim = (16, 32, 64, 64), 128, 16
+    encoder = build_conv_encoder(
+        IMAGE_SHAPE, widths, hidden_dim, latent_dim, num_classes=num_classes
+    )
+    decoder = build_conv_decoder(
+        latent_dim, hidden_dim, widths[::-1], IMAGE_SHAPE, num_classes=num_classes
+    )
+    prior = MixturePrior(latent_dim, 8, num_classes)
+    return AudioVAE(
+        encoder, decoder, prior, seed=seed, sample_rate=sample_rate, class_names=class_names
+    )
+
+
+def _compile_audio_vae(model, steps):
+    model.compile(Adam(CosineDecay(1e-3, steps)), jit_compile=False)
 
 
 # Experiments.
@@ -196,6 +219,7 @@ SEQUENCE_EXPERIMENTS = {
         tasks.ForecastingTask(window=260, horizon=52), _build_forecaster, _compile_forecaster
     ),
     "article3-wavenet": Experiment(tasks.AudioTask(), _build_wavenet, _compile_wavenet),
+    "article3-audio-vae": Experiment(tasks.SpectrogramTask(), _build_audio_vae, _compile_audio_vae),
     "article4-gpt2": Experiment(
         tasks.LanguageModelingTask("books", window=256, vocab_size=2048),
         _build_gpt2,

@@ -13,7 +13,7 @@ from keras_genai.tasks.images import (
 from keras_genai.tasks.language import FineTuningTask, LanguageModelingTask
 from keras_genai.tasks.music import MusicTask
 from keras_genai.tasks.series import ForecastingTask, SeriesSplit
-from keras_genai.tasks.sound import SOUND_TEMPERATURE, AudioTask
+from keras_genai.tasks.sound import SOUND_TEMPERATURE, AudioTask, SpectrogramTask
 from keras_genai.tasks.text_to_image import TextToImageTask, caption_test_digits
 from keras_genai.tasks.translation import EncodedPairs, TranslationTask
 
@@ -33,6 +33,7 @@ __all__ = [
     "MusicTask",
     "PixelCNNTask",
     "SeriesSplit",
+    "SpectrogramTask",
     "Task",
     "TextClassificationTask",
     "TextToImageTask",
