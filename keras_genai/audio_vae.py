@@ -16,7 +16,12 @@ from keras import ops
 
 from keras_genai.conditioning import OneHot
 from keras_genai.learned_prior import LearnedPriorVAE
-from keras_genai.spectrograms import compute_spectrograms, invert_spectrograms, num_samples
+from keras_genai.spectrograms import (
+    check_waveform,
+    compute_spectrograms,
+    invert_spectrograms,
+    num_samples,
+)
 from keras_genai.validation import check_labels, check_size, check_strings
 
 
@@ -88,7 +93,7 @@ class AudioVAE(LearnedPriorVAE):
         """
         return invert_spectrograms(super().generate(num_samples, labels, seed=seed))
 
-    def interpolate(self, start, end, steps=8, *, start_label=None, end_label=None) -> np.ndarray:
+    def interpolate(self, start, end, steps=8, labels=None) -> np.ndarray:
         """Return sounds between two sounds.
 
         With weights w from 0 to 1, sound w has the latent vector (1 - w) z_start + w z_end and, in
@@ -99,7 +104,8 @@ class AudioVAE(LearnedPriorVAE):
         Args:
             start, end: Float arrays `(n,)` in [-1, 1], waveforms of at most `num_audio_samples`.
             steps: Int, at least 2. Number of sounds. Defaults to `8`.
-            start_label, end_label: Ints for a conditional model, else `None`.
+            labels: Int array `(2,)`, the labels of start and end, or an int for both, for a
+                conditional model, else `None`.
 
         Returns:
             Waveforms, float32 `(steps, num_audio_samples)` in [-1, 1].
@@ -109,21 +115,17 @@ class AudioVAE(LearnedPriorVAE):
             ImportError: without librosa.
         """
         steps = check_size("steps", steps, minimum=2)
-        ends = []
-        for name, waveform, label in (
-            ("start", start, start_label),
-            ("end", end, end_label),
-        ):
-            if np.ndim(waveform) != 1:
-                raise ValueError(f"{name}: expected shape (n,), got {np.shape(waveform)}.")
-            label = check_labels(label, self.num_classes, 1)
-            ends.append((*self.encode(self.waveforms_to_spectrograms([waveform]), label), label))
-        weights = np.linspace(0, 1, steps, dtype="float32")[:, None]
-        z = (1 - weights) * ends[0][0] + weights * ends[1][0]  # (steps, latent_dim)
-        if self.num_classes is None:
+        labels = check_labels(labels, self.num_classes, 2)
+        waveforms = [
+            check_waveform(name, waveform, self.num_audio_samples)
+            for name, waveform in (("start", start), ("end", end))
+        ]
+        z_mean, _ = self.encode(self.waveforms_to_spectrograms(waveforms), labels)
+        z = np.linspace(z_mean[0], z_mean[1], steps, dtype="float32")  # (steps, latent_dim)
+        if labels is None:
             return invert_spectrograms(self.decode(z))
-        one_hot = [np.eye(self.num_classes, dtype="float32")[label] for *_, label in ends]
-        y = (1 - weights) * one_hot[0] + weights * one_hot[1]  # (steps, num_classes)
+        one_hot = np.eye(self.num_classes)[labels]
+        y = np.linspace(one_hot[0], one_hot[1], steps, dtype="float32")  # (steps, num_classes)
         # The decoder from its one-hot vectors on.
         rows = [layer.output for layer in self.decoder.layers if isinstance(layer, OneHot)]
         network = keras.Model([self.decoder.inputs[0], *rows], self.decoder.outputs[0])

@@ -152,14 +152,14 @@ def _build_audio_vae(seed, class_names, sample_rate):
     decoder = build_conv_decoder(
         latent_dim, hidden_dim, widths[::-1], IMAGE_SHAPE, num_classes=num_classes
     )
-    prior = MixturePrior(latent_dim, 8, num_classes)
+    prior = MixturePrior(latent_dim, 16, num_classes)
     return AudioVAE(
         encoder, decoder, prior, seed=seed, sample_rate=sample_rate, class_names=class_names
     )
 
 
 def _compile_audio_vae(model, steps):
-    model.compile(Adam(CosineDecay(1e-3, steps)), jit_compile=False)
+    model.compile(Adam(CosineDecay(2e-3, steps)), jit_compile=False)
 
 
 # Experiments.

@@ -49,13 +49,7 @@ def compute_spectrograms(waveforms, image_shape=IMAGE_SHAPE) -> np.ndarray:
         raise ValueError(f"waveforms: expected a list of arrays, got {waveforms!r:.200}.")
     spectrograms = np.empty((len(waveforms), frames, bins, 1), "float32")
     for spectrogram, waveform in zip(spectrograms, waveforms, strict=True):
-        waveform = as_numbers("waveforms", waveform, (None,))
-        peak = np.abs(waveform).max(initial=0)
-        if not 0 < len(waveform) <= length or peak > 1:
-            raise ValueError(
-                f"waveforms: expected 1 to {length} samples in [-1, 1], got {len(waveform)} of "
-                f"magnitude at most {peak:g}."
-            )
+        waveform = check_waveform("waveforms", waveform, length)
         padded = np.pad(waveform.astype("float32"), (0, length - len(waveform)))
         transform = librosa.stft(padded, n_fft=2 * bins, hop_length=bins // 2)  # (bins + 1, frames)
         # The sum of a periodic Hann window is half of its length. 1 is exceeded by rounding only.
@@ -154,6 +148,22 @@ def log_spectral_distance(spectrograms, others) -> np.ndarray:
     ]
     squares = np.square(levels[0] - levels[1]).mean(axis=-1)  # (n, frames)
     return np.sqrt(squares).mean(axis=-1)
+
+
+def check_waveform(name: str, waveform, length: int) -> np.ndarray:
+    """Return a waveform as an array.
+
+    Raises:
+        ValueError: unless it is numbers in [-1, 1] `(n,)`, from 1 to `length`.
+    """
+    waveform = as_numbers(name, waveform, (None,))
+    peak = np.abs(waveform).max(initial=0)
+    if not 0 < len(waveform) <= length or peak > 1:
+        raise ValueError(
+            f"{name}: expected 1 to {length} samples in [-1, 1], got {len(waveform)} of magnitude "
+            f"at most {peak:g}."
+        )
+    return waveform
 
 
 def num_samples(image_shape) -> int:

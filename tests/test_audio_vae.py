@@ -143,10 +143,11 @@ X = np.zeros((1, 16, 32, 1))
         (lambda: resample([0.5], 1, 0), "target_rate: expected"),
         (lambda: build_model(class_names=["a", "b"]), "class_names: expected 1, got 2"),
         (lambda: build_model(2).generate(2), "labels: expected integers from 0 to 1, got None"),
-        (lambda: build_model().interpolate([[0.5]], [0.5]), r"start: expected shape \(n,\)"),
+        (lambda: build_model().interpolate([[0.5]], [0.5]), r"start: expected shape \(n\)"),
         (lambda: build_model().interpolate([0.5], [0.5], 1), "steps: expected"),
         (lambda: build_model(2).interpolate([0.5], [0.5]), "labels: expected integers"),
-        (lambda: build_model().interpolate([0.5], [0.5], start_label=1), "labels: expected None"),
+        (lambda: build_model().interpolate([0.5], [0.5], labels=1), "labels: expected None"),
+        (lambda: build_model().interpolate([0.5], []), "end: expected 1 to 240 samples"),
     ],
 )
 def test_invalid_arguments_are_named(call, message):
@@ -186,7 +187,7 @@ def test_interpolation_mixes_latent_vectors_and_labels():
     model = set_random_weights(AudioVAE(encoder, decoder, MixturePrior(2, 3, 3)), scale=0.5)
     kernel, bias = decoder.get_weights()
     start, end = 0.5 * sine(500, length=200), 0.5 * sine(3000, length=240)
-    sounds = model.interpolate(start, end, 3, start_label=2, end_label=0)
+    sounds = model.interpolate(start, end, 3, [2, 0])
     x, labels = model.waveforms_to_spectrograms([start, end]), np.array([2, 0])
     z = model.encode(x, labels)[0]
     rows = [[*z[0], 0, 0, 1], [*z.mean(axis=0), 0.5, 0, 0.5], [*z[1], 1, 0, 0]]
@@ -210,7 +211,7 @@ def test_saved_model_generates_the_same_sounds_and_trains_on(tmp_path, num_class
     model = build_model(num_classes, class_names=names)
     labels = None if num_classes is None else np.array([0, 1, 2, 2])
     x = np.random.default_rng(0).random((4, *SHAPE), "float32")
-    model.compile("adam")
+    model.compile("adam", run_eagerly=True)
     model.fit(x, labels, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras_genai.load_model(tmp_path / "model.keras")

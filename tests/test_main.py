@@ -70,6 +70,7 @@ def user_data(images, tmp_path_factory):
         tasks.ForecastingTask: folder / "series.csv",
         tasks.TranslationTask: folder / "pairs.tsv",
         tasks.AudioTask: folder / "sounds",
+        tasks.SpectrogramTask: folder / "sounds",
         tasks.TextClassificationTask: folder / "books",
         tasks.MusicTask: folder / "tunes.abc",
     }
@@ -205,6 +206,7 @@ SAMPLE_FILES = {
     tasks.FineTuningTask: ["sample.txt"],
     tasks.MusicTask: ["samples.abc"],  # none of which can be played
     tasks.AudioTask: ["samples", "samples.png"],
+    tasks.SpectrogramTask: ["samples", "samples.png"],
     tasks.ForecastingTask: ["forecast.png"],
     tasks.TranslationTask: ["translations.txt"],
     tasks.TextClassificationTask: ["predictions.txt"],

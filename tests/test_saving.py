@@ -15,9 +15,11 @@ from helpers import COUNTS, largest_difference
 
 import keras_genai
 from keras_genai import saving
+from keras_genai.audio_vae import AudioVAE
 from keras_genai.cnn import build_cnn
 from keras_genai.diffusion import DDPM, NoiseSchedule, build_unet
 from keras_genai.gan import GAN, build_discriminator, build_gan, build_generator
+from keras_genai.learned_prior import MixturePrior
 from keras_genai.pixelcnn import build_pixelcnn
 from keras_genai.rnn import build_forecaster, build_language_model
 from keras_genai.transformer import (
@@ -26,7 +28,15 @@ from keras_genai.transformer import (
     build_seq2seq_transformer,
     build_transformer,
 )
-from keras_genai.vae import VAE, build_decoder, build_encoder, build_vae, reconstruction_loss
+from keras_genai.vae import (
+    VAE,
+    build_conv_decoder,
+    build_conv_encoder,
+    build_decoder,
+    build_encoder,
+    build_vae,
+    reconstruction_loss,
+)
 from keras_genai.wavenet import build_wavenet
 
 FRESH_PROCESS = pathlib.Path(__file__).parent / "fixtures" / "continue_training.py"
@@ -92,6 +102,14 @@ def models(num_classes):
     targets = np.where(np.arange(6) < 4, levels[:, 1:], -1)
     yield "wavenet", model, [levels, *labels_input], [levels[:, :-1], *labels_input], targets
 
+    encoder = build_conv_encoder((8, 4, 1), (2,), 3, 2, num_classes=num_classes)
+    decoder = build_conv_decoder(2, 3, (2,), (8, 4, 1), num_classes=num_classes)
+    prior = MixturePrior(2, 3, num_classes)
+    model = AudioVAE(encoder, decoder, prior, seed=5, sample_rate=500)
+    model.compile(keras.optimizers.Adam(1e-2), **eager)
+    spectrograms = x[:, :32].reshape(40, 8, 4, 1)
+    yield "audio_vae", model, [spectrograms, *labels_input], [spectrograms], y
+
     if num_classes:
         cnn = build_cnn(num_classes=num_classes)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -123,6 +141,7 @@ def models(num_classes):
 IMAGE_AND_SOUND_MODELS = [
     "encoder", "decoder", "build_vae", "build_vae-bernoulli", "vae",
     "generator", "discriminator", "build_gan", "gan", "pixelcnn", "ddpm", "wavenet",
+    "audio_vae",
 ]  # fmt: skip
 SEQUENCE_MODELS = ["lstm", "seq2seq", "transformer", "transformer-pooled", "forecaster"]
 
