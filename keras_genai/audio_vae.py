@@ -3,9 +3,9 @@
 The VAE of `vae`, with convolutions and a learned prior, on the spectrograms of `spectrograms`. The
 decoder returns magnitudes without phases, which Griffin-Lim estimates.
 
-The likelihood is Bernoulli, as in article 4: the cross-entropy of gray values in [0, 1]. Its
-curvature is largest near 0, where most of a spectrogram is. A Gaussian one of a common variance
-weighs loud and silent parts alike, and its samples of a class are nearly equal.
+The likelihood is Bernoulli, as in article 4: the cross-entropy of gray values in [0, 1], whose
+curvature is largest near 0, where most of a spectrogram is. For gray values it is a substitute for
+a likelihood; see `vae.reconstruction_loss`.
 
 None of the networks is in the article.
 """

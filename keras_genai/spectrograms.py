@@ -170,12 +170,12 @@ def num_samples(image_shape) -> int:
     """Return the number of samples of the sounds of a spectrogram `(frames, bins, 1)`.
 
     Raises:
-        ValueError: for another shape, fewer than 2 frames, or an odd number of bins.
+        ValueError: for another shape, fewer than 5 frames, or an odd number of bins.
     """
     shape = tuple(image_shape) if isinstance(image_shape, (list, tuple)) else ()
     if len(shape) != 3 or shape[2] != 1:
         raise ValueError(f"image_shape: expected (frames, bins, 1), got {image_shape!r:.200}.")
-    frames = check_size("frames of image_shape", shape[0], minimum=2)
+    frames = check_size("frames of image_shape", shape[0], minimum=5)  # at least one window
     bins = check_size("bins of image_shape", shape[1], minimum=2)
     if bins % 2:
         raise ValueError(f"image_shape: expected an even number of bins, got {bins}.")

@@ -128,7 +128,7 @@ X = np.zeros((1, 16, 32, 1))
     [
         (lambda: num_samples((128, 127, 1)), "image_shape: expected an even number of bins"),
         (lambda: num_samples((128, 128)), r"image_shape: expected \(frames, bins, 1\)"),
-        (lambda: num_samples((1, 128, 1)), "frames of image_shape: expected"),
+        (lambda: num_samples((4, 128, 1)), "frames of image_shape: expected"),
         (lambda: compute_spectrograms(3, SHAPE), "waveforms: expected a list of arrays"),
         (lambda: compute_spectrograms([], SHAPE), "waveforms: expected a list of arrays"),
         (lambda: compute_spectrograms([[]], SHAPE), "waveforms: expected 1 to 240 samples"),

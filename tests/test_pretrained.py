@@ -22,6 +22,7 @@ from keras_genai.recipes import RECIPES
 PRETRAINED = [
     "article1-transformer",
     "article1-transformer-classifier",
+    "article3-audio-vae",
     "article3-diffusion",
     "article3-diffusion-cosine",
     "article3-diffusion-unconditional",

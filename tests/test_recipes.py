@@ -49,6 +49,7 @@ from keras_genai.wavenet import build_wavenet
         ("article3-diffusion", 12, 64),
         ("article3-diffusion-cosine", 10, 32),
         ("article3-diffusion-unconditional", 20, 64),
+        ("article3-audio-vae", 100, 16),
         ("article4-gpt2", 15, 8),
         ("article4-gpt2-tang", 20, 16),
         ("article4-finetune", 10, 8),
@@ -330,6 +331,20 @@ def test_convolutional_vaes_have_a_learned_prior(name, sizes):
     assert (prior.latent_dim, prior.num_components, prior.num_classes, model.beta) == sizes
     assert model.image_shape == (28, 28, 1)
     np.testing.assert_allclose(learning_rates(model.optimizer, (0, 100)), [1e-3, 0], atol=1e-9)
+
+
+@pytest.mark.parametrize("class_names", [["kick", "snare"], [""]])
+def test_vae_of_sounds_has_a_learned_prior_and_clips_gradients(class_names):
+    model = recipes.create(
+        "article3-audio-vae", 3, steps=100, class_names=class_names, sample_rate=8000
+    )
+    num_classes = 2 if len(class_names) == 2 else None
+    prior = model.prior
+    assert (prior.latent_dim, prior.num_components, prior.num_classes) == (16, 16, num_classes)
+    assert (model.seed, model.beta, model.likelihood) == (3, 1.0, "bernoulli")
+    assert (model.image_shape, model.class_names) == ((128, 128, 1), class_names)
+    assert model.optimizer.global_clipnorm == 1.0
+    np.testing.assert_allclose(learning_rates(model.optimizer, (0, 100)), [2e-3, 0], atol=1e-9)
 
 
 def test_same_seed_gives_the_same_initial_weights():

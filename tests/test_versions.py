@@ -29,7 +29,7 @@ def test_oldest_versions_are_the_lower_bounds():
     assert set(pins) == set(tested)
     for name, bound in tested.items():
         assert pins[name] == bound or pins[name] == f"{bound}.0", name
-    for extra in ("text", "gpt2", "music", "demo", "notebooks"):
+    for extra in ("text", "audio", "gpt2", "music", "demo", "notebooks"):
         for name in set(bounds[extra]) & set(tested):
             assert bounds[extra][name] == tested[name], name
 
