@@ -24,6 +24,7 @@ import keras_genai
 from keras_genai import (
     attention,
     audio,
+    audio_vae,
     autoregressive,
     beam_search,
     callbacks,
@@ -57,6 +58,7 @@ from keras_genai import (
     saving,
     seq2seq,
     seq2seq_lstm,
+    spectrograms,
     text,
     text_to_image,
     transformer,
@@ -94,7 +96,7 @@ EXCLUDED = {
         model_strategy round_up pad_to_multiple num_tokens concat_labels pack_inputs lookup
         positions_from token_weights mask_padding gelu_new shift_right shift_down pixel_nll
         reconstruction_loss squared_error kl_divergence ddpm_step ddim_step DPMSolverStep
-        gaussian_log_prob windows_log_prob
+        gaussian_log_prob windows_log_prob limit_peak
     """,
     "is a base class, or an interface": """
         AutoregressiveModel SeedStateMixin Recipe Training TrainingResult TokenModelMixin CausalLM
@@ -116,6 +118,7 @@ EXCLUDED = {
         check_sampler check_stop_token check_scores check_length_penalty check_network
         check_probabilities check_compatible check_tokenizer check_same_shape check_seed
         encode_texts check_sample_rates check_vocabularies check_allowed_tokens
+        check_waveform
     """,
     "has the arguments of the layer of Keras that it extends": """
         Dropout Embedding ReversibleEmbedding MaskedGlobalAveragePooling1D
@@ -152,6 +155,17 @@ def _built_prior():
     return prior
 
 
+def audio_networks():
+    """Networks and prior of a VAE of spectrograms."""
+    encoder = conv_networks.build_conv_encoder((8, 4, 1), (2,), 3, 2, num_classes=3)
+    decoder = conv_networks.build_conv_decoder(2, 3, (2,), (8, 4, 1), num_classes=3)
+    return {
+        "encoder": encoder,
+        "decoder": decoder,
+        "prior": learned_prior.MixturePrior(2, 3, 3),
+    }
+
+
 @functools.cache
 def networks():
     """Tiny models by name, built once."""
@@ -167,6 +181,7 @@ def networks():
         "decoder": vae_networks[1],
         "vae": plane,
         "prior": _built_prior(),
+        "audio_vae": audio_vae.AudioVAE(**audio_networks(), sample_rate=8),
         "square_features": keras.Sequential([keras.Input((4,)), keras.layers.Identity()]),
         "encoder_mean": keras.Model(vae_networks[0].inputs[0], vae_networks[0].outputs[0]),
         "generator": gan.build_generator(2, (3,), 6),
@@ -222,6 +237,7 @@ def new_gan():
 RNG = np.random.default_rng(0)
 FLAT = RNG.uniform(size=(4, 6)).astype("float32")
 IMAGES = RNG.uniform(size=(4, 4, 4, 1)).astype("float32")
+SPECTROGRAMS = np.tile(IMAGES, (1, 2, 1, 1))
 SMALL = RNG.uniform(size=(2, 3, 3, 1)).astype("float32")
 TOKENS = np.array([[0, 1, 2], [1, 2, 3]])
 WAVES = [np.zeros(5, "float32"), np.full(4, 0.5, "float32")]
@@ -431,6 +447,46 @@ CASES = {
             likelihood="bernoulli",
             seed=0,
         ),
+    ),
+    "AudioVAE": (
+        audio_vae.AudioVAE,
+        lambda: dict(
+            **audio_networks(),
+            beta=1.0,
+            likelihood="bernoulli",
+            seed=0,
+            sample_rate=8,
+            class_names=list("abc"),
+        ),
+    ),
+    "AudioVAE.generate": (
+        method("audio_vae", "generate"),
+        lambda: dict(num_samples=2, labels=1, seed=0),
+    ),
+    "AudioVAE.interpolate": (
+        method("audio_vae", "interpolate"),
+        lambda: dict(start=WAVES[0], end=WAVES[1], steps=2, labels=[0, 1]),
+    ),
+    "AudioVAE.waveforms_to_spectrograms": (
+        method("audio_vae", "waveforms_to_spectrograms"),
+        lambda: dict(waveforms=WAVES),
+    ),
+    "compute_spectrograms": (
+        spectrograms.compute_spectrograms,
+        lambda: dict(waveforms=WAVES, image_shape=(8, 4, 1)),
+    ),
+    "invert_spectrograms": (
+        spectrograms.invert_spectrograms,
+        lambda: dict(spectrograms=SPECTROGRAMS, num_iterations=2),
+    ),
+    "log_spectral_distance": (
+        spectrograms.log_spectral_distance,
+        lambda: dict(spectrograms=SPECTROGRAMS, others=SPECTROGRAMS),
+    ),
+    "num_samples": (spectrograms.num_samples, lambda: dict(image_shape=(8, 4, 1))),
+    "resample": (
+        spectrograms.resample,
+        lambda: dict(waveform=WAVES[1], sample_rate=8, target_rate=4),
     ),
     "image_features": (
         metrics.image_features,

@@ -21,7 +21,7 @@ conv_networks
 models distribution
 adversarial
 array_files audio image_files series_files
-pipelines text_files
+pipelines text_files spectrograms
 streaming
 datasets
 sampling
@@ -34,6 +34,7 @@ attention noise_schedule unet pixelcnn_cache translation_model
 seq2seq seq2seq_lstm
 vae gan cnn rnn transformer gpt2 pixelcnn wavenet diffusion
 learned_prior text_to_image gpt2_checkpoint
+audio_vae
 saving
 __init__
 plotting pretrained
