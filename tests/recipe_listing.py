@@ -28,7 +28,7 @@ epochs; ± is the largest deviation to expect with another seed. The minutes are
 that trained the pretrained weights, on 2 shared CPU cores; other recipes have no weights in the
 package. [Results](../tests/benchmarks/README.md) has remarks on the results, with samples.
 
-Written by `python tests/recipe_listing.py > .github/RECIPES.md` from `keras_genai/catalog.py`,
+Written by `python tests/recipe_listing.py > .github/RECIPES.md` from `keras_genai/catalog/`,
 which `list` prints, too; a test checks that this page is up to date.
 """
 

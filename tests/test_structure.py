@@ -46,6 +46,8 @@ tasks.base
 tasks.images tasks.language tasks.translation tasks.sound tasks.series tasks.classification
 tasks.music tasks.text_to_image
 tasks
+catalog.base
+catalog.images catalog.sequences
 catalog
 image_experiments sequence_experiments
 experiments
