@@ -20,6 +20,7 @@ from keras_genai.gan import (
 from keras_genai.learned_prior import LearnedPriorVAE, MixturePrior
 from keras_genai.pixelcnn import build_pixelcnn
 from keras_genai.tasks import Experiment
+from keras_genai.tasks.text_to_image import DIGITS, SLANT, THICKNESS
 from keras_genai.text_to_image import FIRST_WORD_ID, TextToImageDDPM, build_text_encoder
 from keras_genai.vae import (
     VAE,
@@ -32,6 +33,7 @@ from keras_genai.vae import (
 # Executing several steps per call saves time on small models.
 STEPS_PER_EXECUTION = 32
 MNIST_SHAPE = (28, 28, 1)
+MNIST_WORDS = ("a", "an", *THICKNESS, *SLANT, *DIGITS)  # without data
 
 
 # VAE.
@@ -178,7 +180,9 @@ def _build_diffusion(seed, num_classes=None, image_shape=MNIST_SHAPE, *, beta_sc
     return DDPM(network, NoiseSchedule(beta_schedule), seed=seed, prediction_type="v")
 
 
-def _build_text_to_image(seed, vocabulary, max_words, example_prompts, image_shape):
+def _build_text_to_image(
+    seed, vocabulary=MNIST_WORDS, max_words=4, example_prompts=(), image_shape=MNIST_SHAPE
+):
     encoder = build_text_encoder(len(vocabulary) + FIRST_WORD_ID, max_words)
     network, schedule = build_unet(image_shape, text_encoder=encoder), NoiseSchedule("cosine")
     return TextToImageDDPM(

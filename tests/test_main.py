@@ -32,6 +32,7 @@ from keras_genai.gpt2_checkpoint import save_gpt2
 from keras_genai.pixelcnn import build_pixelcnn
 from keras_genai.rnn import build_language_model
 from keras_genai.text import CharacterTokenizer, GPT2Tokenizer, TranslationTokenizer
+from keras_genai.text_to_image import TextToImageDDPM, build_text_encoder
 from keras_genai.transformer import build_seq2seq_transformer
 from keras_genai.vae import VAE, build_decoder, build_encoder
 from keras_genai.wavenet import build_wavenet
@@ -136,8 +137,15 @@ def shallow_models(monkeypatch):
         network = build_unet(widths=(2, 2), num_classes=num_classes)
         return DDPM(network, NoiseSchedule(num_timesteps=50), seed=seed)
 
+    def text_to_image(seed, vocabulary, max_words, example_prompts, image_shape):
+        encoder = build_text_encoder(len(vocabulary) + 2, max_words, 4, num_heads=2, dff=4)
+        network = build_unet(widths=(2, 2), text_encoder=encoder)
+        schedule = NoiseSchedule(num_timesteps=50)
+        return TextToImageDDPM(network, schedule, vocabulary, example_prompts, seed=seed)
+
     builders = {
         "article1-transformer": translator,
+        "article1-text-to-image": text_to_image,
         "article3-pixelcnn": pixelcnn,
         "article3-wavenet": wavenet,
         "article3-diffusion": ddpm,
@@ -202,6 +210,13 @@ SAMPLE_FILES = {
     tasks.ClassificationTask: ["predictions.png"],
     tasks.PixelCNNTask: ["samples", "samples.png", "completions.png", "likelihood.png"],
     tasks.DiffusionTask: ["samples", "samples.png", "noising.png", "denoising.png"],
+    tasks.TextToImageTask: [
+        "samples",
+        "samples.png",
+        "noising.png",
+        "denoising.png",
+        "prompts.png",
+    ],
     tasks.LanguageModelingTask: ["sample.txt"],
     tasks.FineTuningTask: ["sample.txt"],
     tasks.MusicTask: ["samples.abc"],  # none of which can be played

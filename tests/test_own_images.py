@@ -14,6 +14,7 @@ IMAGE_RECIPES = {
     name: experiment.task
     for name, experiment in EXPERIMENTS.items()
     if isinstance(experiment.task, tasks.ImageTask)
+    and not isinstance(experiment.task, tasks.TextToImageTask)  # test_text_to_image.py
 }
 COLOR_RECIPES = [
     "article4-cnn", "conv-vae", "conditional-conv-vae", "dcgan", "conditional-dcgan",

@@ -7,6 +7,7 @@ import numpy as np
 from keras_genai import datasets, metrics, morphology
 from keras_genai.callbacks import save_figure
 from keras_genai.plotting import plot_images
+from keras_genai.tasks.base import cycle_labels
 from keras_genai.tasks.images import DiffusionTask, ImageTask
 from keras_genai.text_to_image import collect_words, tokenize
 
@@ -17,7 +18,6 @@ THICKNESS = {"thin": (-np.inf, 2.1), "thick": (2.6, np.inf)}
 SLANT = {"backslanted": (-np.inf, -3.0), "upright": (0.0, 10.0), "slanted": (13.0, np.inf)}
 MENTIONED = 0.7  # share of the adjectives that captions mention
 GUIDANCE_SCALE = 2.0
-SAMPLES_PER_PROMPT = 5
 NUM_PROMPTS = 8  # in a picture
 
 
@@ -106,6 +106,8 @@ class TextToImageTask(DiffusionTask):
     and slant, with classifier-free guidance.
     """
 
+    num_samples = 600  # 5 of each prompt
+
     def __init__(self):
         super().__init__(class_conditional=True)
 
@@ -133,7 +135,7 @@ class TextToImageTask(DiffusionTask):
         return data
 
     def evaluate(self, model, data):
-        prompts = SAMPLES_PER_PROMPT * all_prompts()
+        prompts = cycle_labels(model, self.num_samples)
         samples = model.generate(
             len(prompts), prompts, guidance_scale=GUIDANCE_SCALE, method="ddpm", seed=0
         )
