@@ -14,6 +14,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import EngFormatter
 
 from keras_genai.datasets import data_path
+from keras_genai.latent_editing import interpolate_latents
 from keras_genai.validation import (
     as_array,
     as_numbers,
@@ -329,8 +330,7 @@ def plot_interpolation(vae, start, end, steps: int = 10, labels=None) -> Figure:
         raise ValueError(f"end: expected shape {start.shape}, that of start, got {end.shape}.")
     check_images("end", end, vae.image_shape)
     z_start, z_end = vae.encode(start, labels)[0], vae.encode(end, labels)[0]  # (n, latent_dim)
-    weights = np.linspace(0, 1, steps, dtype="float32")[None, :, None]
-    z = (1 - weights) * z_start[:, None] + weights * z_end[:, None]  # (n, steps, latent_dim)
+    z = interpolate_latents(z_start, z_end, steps)  # (n, steps, latent_dim)
     if labels is not None:
         labels = np.repeat(np.broadcast_to(labels, len(start)), steps)
     return plot_images(vae.decode(z.reshape(-1, z.shape[-1]), labels), columns=steps)
