@@ -180,6 +180,7 @@ def latent_directions(z, attributes: dict, labels=None) -> LatentDirections:
         bolder = decode_latents(vae, directions.edit(z, {"thickness": 1.0}))  # by a pixel
     """
     z = as_numbers("z", z, (None, None)).astype("float64")
+    _check_num_samples(z, 1)
     check_dict("attributes", attributes)
     if not attributes:
         raise ValueError("attributes: expected at least one, got none.")
@@ -189,9 +190,7 @@ def latent_directions(z, attributes: dict, labels=None) -> LatentDirections:
     classes = np.zeros(shape, int)
     if labels is not None:
         classes = np.unique(as_numbers("labels", labels, shape), return_inverse=True)[1]
-    num_needed = z.shape[1] + len(np.unique(classes)) + 1
-    if len(z) < num_needed:
-        raise ValueError(f"z: expected at least {num_needed} samples, got {len(z)}.")
+        _check_num_samples(z, classes.max() + 1)
     for label in np.unique(classes):  # an intercept for each class
         members = classes == label
         z[members] -= z[members].mean(axis=0)
@@ -209,6 +208,12 @@ def latent_directions(z, attributes: dict, labels=None) -> LatentDirections:
     residuals = values - z @ gradients.T
     r_squared = 1 - np.sum(residuals**2, axis=0) / np.sum(values**2, axis=0)
     return LatentDirections(names, np.linalg.pinv(gradients).T, gradients, r_squared)
+
+
+def _check_num_samples(z, num_classes) -> None:
+    num_needed = z.shape[1] + num_classes + 1  # one more than there are coefficients
+    if len(z) < num_needed:
+        raise ValueError(f"z: expected at least {num_needed} samples, got {len(z)}.")
 
 
 # Interpolation.
