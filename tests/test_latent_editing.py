@@ -99,6 +99,7 @@ def test_classes_have_intercepts_of_their_own():
     attribute = z @ [1.0, 2, 0, 0] - 40 * labels
     directions = latent_directions(z, {"a": attribute}, labels)
     np.testing.assert_allclose(directions.gradients, [[1, 2, 0, 0]], atol=1e-10)
+    np.testing.assert_allclose(directions.r_squared, 1)
     assert np.abs(latent_directions(z, {"a": attribute}).gradients - [[1, 2, 0, 0]]).max() > 1
 
 
