@@ -37,11 +37,13 @@ from keras_genai import (
     distribution,
     embeddings,
     evaluation,
+    few_shot,
     forms,
     gan,
     gpt2,
     gpt2_checkpoint,
     language_model,
+    latent_editing,
     learned_prior,
     metrics,
     morphology,
@@ -429,6 +431,41 @@ CASES = {
             image_shape=(4, 4, 1), widths=(2,), num_classes=3, output_activation="sigmoid"
         ),
     ),
+    "sample_latents": (
+        latent_editing.sample_latents,
+        lambda: dict(model=model("vae"), num_samples=2, labels=None, seed=0),
+    ),
+    "decode_latents": (
+        latent_editing.decode_latents,
+        lambda: dict(model=model("vae"), z=np.zeros((2, 2)), labels=None),
+    ),
+    "latent_directions": (
+        latent_editing.latent_directions,
+        lambda: dict(z=FLAT[:, :2], attributes={"a": FLAT[:, 2]}, labels=np.zeros(4)),
+    ),
+    "LatentDirections.edit": (
+        latent_editing.latent_directions(FLAT[:, :2], {"a": FLAT[:, 2]}).edit,
+        lambda: dict(z=np.zeros((2, 2)), changes={"a": 1.0}),
+    ),
+    "interpolate_latents": (
+        latent_editing.interpolate_latents,
+        lambda: dict(start=FLAT, end=FLAT[::-1], steps=3, method="spherical"),
+    ),
+    "invert": (
+        latent_editing.invert,
+        lambda: dict(
+            model=model("gan"),
+            images=FLAT,
+            labels=None,
+            num_steps=1,
+            learning_rate=0.1,
+            num_restarts=1,
+            prior_weight=0.1,
+            batch_size=4,
+            seed=0,
+        ),
+    ),
+    "add_classes": (few_shot.add_classes, lambda: dict(model=model("ddpm"), num_new=1)),
     "MixturePrior": (
         learned_prior.MixturePrior,
         lambda: dict(latent_dim=2, num_components=3, num_classes=3),
