@@ -18,7 +18,7 @@ from keras_genai.validation import check_size, check_type
 def add_classes(model: DDPM, num_new: int = 1) -> DDPM:
     """Return a copy of a conditional diffusion model with more classes.
 
-    For the old labels, and without a label, it computes what the model computes. The embedding of a
+    For the old labels, and without a label, its outputs are those of the model. The embedding of a
     new label begins as the mean of the old ones. The copy is not compiled; the model is unchanged.
 
     Args:
@@ -44,14 +44,14 @@ def add_classes(model: DDPM, num_new: int = 1) -> DDPM:
         raise ValueError("model: expected a DDPM with classes, got num_classes None.")
     names = ("seed", "cond_drop_prob", "ema_momentum", "prediction_type", "name")
     options = {name: getattr(model, name) for name in names}
-    network = _widen(model.network, num_new)
+    network = _expand(model.network, num_new)
     copy = DDPM(network, model.schedule, **options)
-    copy.ema_network.set_weights(_widen_weights(model.ema_network, network))
+    copy.ema_network.set_weights(_expand_weights(model.ema_network, network))
     return copy
 
 
-def _widen(network: keras.Model, num_new: int) -> keras.Model:
-    """Return a copy of a network with a wider one-hot encoding."""
+def _expand(network: keras.Model, num_new: int) -> keras.Model:
+    """Return a copy of a network with a one-hot encoding of more classes."""
 
     def clone(layer):
         config = layer.get_config()
@@ -59,16 +59,16 @@ def _widen(network: keras.Model, num_new: int) -> keras.Model:
             config["num_classes"] += num_new
         return type(layer).from_config(config)
 
-    wide = keras.models.clone_model(network, clone_function=clone)
-    wide.set_weights(_widen_weights(network, wide))
-    return wide
+    expanded = keras.models.clone_model(network, clone_function=clone)
+    expanded.set_weights(_expand_weights(network, expanded))
+    return expanded
 
 
-def _widen_weights(network: keras.Model, wide: keras.Model) -> list[np.ndarray]:
+def _expand_weights(network: keras.Model, expanded: keras.Model) -> list[np.ndarray]:
     """Return the weights of a network, with rows of the mean where those of another have more."""
     weights = []
-    for weight, wider in zip(network.get_weights(), wide.weights, strict=True):
-        num_missing = wider.shape[0] - len(weight)
+    for weight, target in zip(network.get_weights(), expanded.weights, strict=True):
+        num_missing = target.shape[0] - len(weight)
         rows = np.repeat(weight.mean(axis=0, keepdims=True), num_missing, axis=0)
         weights.append(np.concatenate([weight, rows]))
     return weights
