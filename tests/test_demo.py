@@ -81,7 +81,13 @@ def test_texts_have_both_languages_with_the_same_values():
         english, chinese = ({field for _, field, _, _ in fields(text)} for text in versions)
         assert english == chinese, key
         is_chinese = re.search(r"[\u4e00-\u9fff]", versions[1])
-        same = key in ("gan_tab", "default_prompt", "default_sentence", "default_passage")
+        same = key in (
+            "gan_tab",
+            "default_words",
+            "default_prompt",
+            "default_sentence",
+            "default_passage",
+        )
         assert is_chinese or same or key == "other_language", key
 
 

@@ -487,7 +487,7 @@ def test_command_takes_all_pretrained_models_in_the_order_of_the_recipes(monkeyp
     assert main(["evaluate", "--all", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     names = [row["name"] for row in content["recipes"]]
-    assert sorted(names) == pretrained.names() and names[0] == "article1-transformer"
+    assert sorted(names) == pretrained.names() and names[0] == "article1-text-to-image"
     assert [row["name"] for row in content["images"]] == ["training"]
 
 
