@@ -73,7 +73,8 @@ def _run(arguments, output: Output) -> int:
         print(f"keras_genai: standard output: {output.error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. train --resume continues after the last whole epoch.", file=sys.stderr)
+        resume = " train --resume continues after the last whole epoch."
+        print("\nStopped." + (resume if arguments[:1] == ["train"] else ""), file=sys.stderr)
         return 130
     except Exception as error:
         print(f"keras_genai: {_describe(error)}", file=sys.stderr)
@@ -400,9 +401,12 @@ def demo(options) -> int:
 def _labels(model, options, num_samples):
     """Return the class or prompt of all samples, or all classes or example prompts in turn."""
     from keras_genai.tasks import cycle_labels
+    from keras_genai.text_to_image import tokenize
 
-    label = options.prompt if options.label is None else options.label
-    return cycle_labels(model, num_samples) if label is None else label
+    if options.prompt is not None:
+        tokenize([options.prompt], model.vocabulary, model.max_words, "--prompt")
+        return options.prompt
+    return cycle_labels(model, num_samples) if options.label is None else options.label
 
 
 def _sampler(options, temperature):

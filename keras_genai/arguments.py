@@ -115,7 +115,11 @@ def build_parser(list_recipes, train, generate, evaluate, demo) -> argparse.Argu
         metavar="K",
         help="class of all samples [all classes in turn]",
     )
-    add("--prompt", metavar="TEXT", help="text: the prompt [a new line]; text to image")
+    add(
+        "--prompt",
+        metavar="TEXT",
+        help="text: the prompt [a new line]; text to image: of all samples [examples in turn]",
+    )
     add(
         "--length",
         type=_positive_int,

@@ -187,7 +187,8 @@ class SampleMetrics(keras.callbacks.Callback):
                 f"{self.image_size} values each."
             )
         # Labels that do not fit would otherwise fail after a whole epoch.
-        if self.labels is not None:
+        # Prompts, which are no integers, are checked by `generate`.
+        if self.labels is not None and not hasattr(self.model, "tokenize"):
             self.labels = check_labels(self.labels, self.model.num_classes, self.num_samples)
         labels = None if self.labels is None else self.labels[:1]
         metrics.image_features(self.model.generate(1, labels=labels, seed=self.seed), self.network)

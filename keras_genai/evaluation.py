@@ -134,6 +134,8 @@ def _check_image_model(name, model) -> None:
             f"{name}: expected a model of MNIST digits, (784,) or (28, 28, 1), of 10 classes or "
             f"none, got images {shape}{classes}."
         )
+    if isinstance(model, TextToImageDDPM):
+        model.tokenize(caption_test_digits(MIN_SAMPLES)[0])
 
 
 def _check_text_model(name, model, recipe) -> None:
@@ -244,9 +246,8 @@ def evaluate_image_model(model, num_samples: int | None = None, seed: int = 0) -
     """Generate images and compare them with the test images of MNIST.
 
     A conditional model generates the digits 0 to 9 in turn, a text-to-image model those of the
-    captions of the test images. A diffusion model takes the default
-    sampler, DDIM with 50 steps. One batch is generated before the clock starts, so that compilation
-    is not measured.
+    captions of the test images. A diffusion model takes the default sampler, DDIM with 50 steps.
+    One batch is generated before the clock starts, so that compilation is not measured.
 
     The negative log-likelihood is that of the binarized test images, given their digits for a
     conditional model: exact for a PixelCNN of two levels, and the importance-weighted bound with

@@ -13,7 +13,7 @@ is a formula of the gray pixels, taken as shares of ink:
 
 import numpy as np
 
-from keras_genai.validation import as_numbers
+from keras_genai.validation import as_numbers, check_images
 
 
 def thickness(images) -> np.ndarray:
@@ -27,7 +27,7 @@ def thickness(images) -> np.ndarray:
         Float64 array `(n,)`; 0 for a black image.
 
     Raises:
-        ValueError: for another shape.
+        ValueError: for another shape, and for pixels outside [0, 1].
     """
     ink = np.pad(_as_ink(images), [(0, 0), (1, 1), (1, 1)])  # strokes may reach the border
     rows, columns = np.diff(ink, axis=1)[:, :, :-1], np.diff(ink, axis=2)[:, :-1]
@@ -74,6 +74,7 @@ def _as_ink(images) -> np.ndarray:
             "images: expected shape (n, height, width) or (n, height, width, 1), got "
             f"{images.shape}."
         )
+    check_images("images", images, images.shape[1:])
     return images.astype("float64")
 
 

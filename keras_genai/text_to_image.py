@@ -102,8 +102,7 @@ class TextToImageDDPM(DDPM):
     def __init__(self, network, schedule, vocabulary, example_prompts=(), **kwargs):
         super().__init__(network, schedule, **kwargs)
         self.vocabulary = _check_vocabulary(vocabulary)
-        encoder = network.get_layer("text_encoder")
-        vocab_size = encoder.layers[1].vocab_size
+        vocab_size = _find_vocab_size(network)
         if len(self.vocabulary) + FIRST_WORD_ID != vocab_size:
             raise ValueError(
                 f"vocabulary: expected {vocab_size - FIRST_WORD_ID} words, as many as the text "
@@ -112,11 +111,11 @@ class TextToImageDDPM(DDPM):
         self.vocab_size, self.max_words = vocab_size, self.label_shape[0]
         self.example_prompts = list(example_prompts)
         if self.example_prompts:
-            self.tokenize(self.example_prompts)
+            tokenize(self.example_prompts, self.vocabulary, self.max_words, "example_prompts")
 
     def check_network(self, network):
         inputs = getattr(network, "inputs", None) or []
-        if len(inputs) != 3 or len(inputs[2].shape) != 2:
+        if len(inputs) != 3 or len(inputs[2].shape) != 2 or _find_vocab_size(network) is None:
             raise ValueError(
                 "network: expected that of build_unet with a text_encoder, whose inputs are x_t, t "
                 f"and tokens, got {len(inputs)} inputs."
@@ -128,7 +127,8 @@ class TextToImageDDPM(DDPM):
 
     def encode_labels(self, labels, num_samples):
         prompts = [labels] * num_samples if isinstance(labels, str) else labels
-        return self.tokenize(check_strings("labels", prompts, num_samples))
+        prompts = check_strings("labels", prompts, num_samples)
+        return tokenize(prompts, self.vocabulary, self.max_words, "labels")
 
     def check_data(self, x, labels=None):
         check_images("x", x, self.image_shape)
@@ -150,7 +150,7 @@ class TextToImageDDPM(DDPM):
 # Words.
 
 
-def tokenize(captions, vocabulary, max_words) -> np.ndarray:
+def tokenize(captions, vocabulary, max_words, name="captions") -> np.ndarray:
     """Return the word ids of captions, int32 `(n, max_words)`, padded with 0.
 
     Letter case and punctuation are ignored.
@@ -159,21 +159,24 @@ def tokenize(captions, vocabulary, max_words) -> np.ndarray:
         captions: List of n strings.
         vocabulary: List of strings. All words, whose ids are 2, 3, …
         max_words: Int. Number of ids of a caption.
+        name: String. Name of the argument for error messages. Defaults to `"captions"`.
 
     Raises:
-        ValueError: for a caption without words or with too many, and for an unknown word.
+        ValueError: for no caption, one without words or with too many, and for an unknown word.
     """
-    captions = check_strings("captions", captions, np.size(captions))
+    captions = check_strings(name, captions, np.size(captions))
+    if not captions:
+        raise ValueError(f"{name}: expected at least one text, got none.")
     ids = np.asarray(_word_vectorizer(tuple(vocabulary))(tf.constant(captions)))
     for caption, row in zip(captions, ids, strict=True):
         num_words = np.count_nonzero(row)
         if not 1 <= num_words <= max_words:
             raise ValueError(
-                f"captions: expected 1 to {max_words} words, got {num_words} in {caption!r:.99}."
+                f"{name}: expected 1 to {max_words} words, got {num_words} in {caption!r:.99}."
             )
         if UNKNOWN_WORD_ID in row:
             raise ValueError(
-                f"captions: expected words of the vocabulary, {', '.join(vocabulary)}, got "
+                f"{name}: expected words of the vocabulary, {', '.join(vocabulary)}, got "
                 f"{caption!r:.99}."
             )
     padded = np.full((len(ids), max_words), PAD_TOKEN_ID, "int32")
@@ -190,6 +193,16 @@ def collect_words(captions) -> list[str]:
     vectorizer = layers.TextVectorization()
     vectorizer.adapt(tf.constant(list(captions)))
     return sorted(map(str, vectorizer.get_vocabulary(include_special_tokens=False)))
+
+
+def _find_vocab_size(network) -> int | None:
+    """Return the number of tokens of a network's text encoder, `None` without one."""
+    for layer in network.layers:
+        if isinstance(layer, keras.Model) and (found := _find_vocab_size(layer)):
+            return found
+        if isinstance(layer, PositionalEmbedding):
+            return layer.vocab_size
+    return None
 
 
 @functools.lru_cache(maxsize=16)

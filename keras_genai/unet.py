@@ -132,7 +132,12 @@ def _embed_condition(num_classes, text_encoder):
     if num_classes is not None:
         raise ValueError(f"num_classes: expected None with a text encoder, got {num_classes!r}.")
     check_network("text_encoder", text_encoder, ("tokens",), ("vector",))
-    max_words = text_encoder.inputs[0].shape[1]
+    shape = text_encoder.inputs[0].shape
+    if len(text_encoder.inputs) != 1 or len(shape) != 2 or shape[1] is None:
+        raise ValueError(
+            f"text_encoder: expected one input of tokens (batch, max_words), got {shape}."
+        )
+    max_words = shape[1]
     tokens = keras.Input((max_words,), dtype="int32", name="tokens")
     return tokens, text_encoder(tokens)
 

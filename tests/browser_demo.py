@@ -149,8 +149,9 @@ def message(page) -> str:
     toast = page.get_by_test_id("toast-body").last
     expect(toast).to_be_visible()
     text = toast.inner_text()
-    page.get_by_test_id("toast-close").last.click()
-    expect(page.get_by_test_id("toast-body")).to_have_count(0)
+    while page.get_by_test_id("toast-body").count():  # a value may be sent more than once
+        page.get_by_test_id("toast-close").last.click()
+        page.wait_for_timeout(500)
     return text
 
 
@@ -312,15 +313,13 @@ def test_sound_has_the_selected_length_and_a_spectrogram(page):
 def test_value_beyond_a_slider_is_a_message_or_limited(page):
     open_tab(page, "gan")
     set_number(page, "num_images", 999)
-    box = page.get_by_label(f"number input for {texts.text('en', 'num_images')}")
-    limited = wait_until(
-        lambda: (
-            box.locator("visible=true").input_value() == "25"
-            or page.get_by_test_id("toast-body").count()
-        )
-    )
-    if limited is not True:
+    page.wait_for_timeout(1000)
+    if page.get_by_test_id("toast-body").count():
         assert "Number of images: expected a whole number from 1 to 25" in message(page)
+    else:
+        box = page.get_by_label(f"number input for {texts.text('en', 'num_images')}")
+        expect(box.locator("visible=true")).to_have_value("25")
+    set_number(page, "num_images", 5)
 
 
 def test_seed_of_no_number_is_a_message(page):

@@ -551,16 +551,15 @@ def test_occupied_port_is_named(server, pages, monkeypatch):
 def test_ctrl_c_closes_the_server(server, monkeypatch, capsys):
     events = []
 
-    class Interrupted:
-        def wait(self):
-            events.append("wait")
-            raise KeyboardInterrupt
+    def sleep(seconds):
+        events.append("wait")
+        raise KeyboardInterrupt
 
     blocks = types.SimpleNamespace(
         local_url="http://127.0.0.1:7860/", close=lambda verbose: events.append("close")
     )
     monkeypatch.setattr(server, "launch", lambda *arguments: events.append(arguments) or blocks)
-    monkeypatch.setattr(server, "threading", types.SimpleNamespace(Event=Interrupted))
+    monkeypatch.setattr(server, "time", types.SimpleNamespace(sleep=sleep))
     assert main(["demo", "--no-browser", "--host", "0.0.0.0", "--port", "80"]) == 130
     assert events == [("0.0.0.0", 80, False), "wait", "close"]
     output = capsys.readouterr()

@@ -54,8 +54,10 @@ def test_ones_are_narrower_than_zeros():
     assert np.median(ones) < np.median(zeros) / 2
 
 
-@pytest.mark.parametrize("images", [np.zeros(784), np.zeros((2, 28, 28, 3)), [["a"]]])
-def test_other_shapes_are_refused(images):
+@pytest.mark.parametrize(
+    "images", [np.zeros(784), np.zeros((2, 28, 28, 3)), np.full((1, 4, 4), 255), [["a"]]]
+)
+def test_other_images_are_refused(images):
     for measure in morphology.MEASURES.values():
         with pytest.raises(ValueError, match="^images: expected"):
             measure(images)

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from keras_genai import datasets, load_model, morphology
+from keras_genai.callbacks import SampleMetrics
 from keras_genai.diffusion import DDPM, NoiseSchedule, build_unet
 from keras_genai.tasks import TextToImageTask, caption_test_digits
 from keras_genai.tasks.text_to_image import all_prompts, describe_digits, prompt_accuracy
@@ -55,6 +56,7 @@ def test_words_are_collected_from_captions_in_alphabetical_order():
         (["white white white white"], "expected 1 to 3 words, got 4"),
         (["white", "?!"], "expected 1 to 3 words, got 0 in '\\?!'"),
         ("white", "captions: expected a list of strings"),
+        ([], "captions: expected at least one text, got none"),
     ],
 )
 def test_captions_of_other_words_are_refused(captions, message):
@@ -158,8 +160,35 @@ def test_generation_takes_a_prompt_or_a_list_of_prompts():
     np.testing.assert_array_equal(one, both)
     with pytest.raises(ValueError, match="labels: expected 2, got 1"):
         model.generate(2, ["white"], num_steps=2)
-    with pytest.raises(ValueError, match="got 'blue'"):
+    with pytest.raises(ValueError, match="labels: expected words of the vocabulary.*'blue'"):
+        model.generate(1, "blue", num_steps=2)
+    with pytest.raises(ValueError, match="example_prompts: expected words.*got 'blue'"):
         build_model(example_prompts=["blue"])
+
+
+def test_encoders_without_words_and_encoders_of_other_inputs_are_refused():
+    tokens = keras.Input((3,), dtype="int32")
+    vector = keras.ops.cast(tokens, "float32")
+    other = keras.Model(tokens, vector, name="other")
+    with pytest.raises(ValueError, match="network: expected that of build_unet with a text_enc"):
+        TextToImageDDPM(build_unet((4, 4, 1), (2, 4), text_encoder=other), NoiseSchedule(), WORDS)
+    any_length = keras.Input((None,), dtype="int32")
+    encoder = keras.Model(any_length, keras.layers.Embedding(3, 4)(any_length)[:, 0])
+    with pytest.raises(ValueError, match="text_encoder: expected one input of tokens"):
+        build_unet((4, 4, 1), (2, 4), text_encoder=encoder)
+
+
+def test_prompts_are_labels_of_metrics_in_training():
+    model = build_model()
+    metrics = SampleMetrics(
+        np.random.default_rng(0).random((100, 4, 4, 1)),
+        num_samples=100,
+        labels=["white"] * 100,
+        network=keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()]),
+    )
+    metrics.set_model(model)
+    metrics.on_train_begin()
+    assert metrics.labels == ["white"] * 100
 
 
 @pytest.mark.slow
@@ -200,6 +229,12 @@ def test_captions_say_what_is_measured():
         assert "upright" not in words or 0 < slant < 10
         assert "backslanted" not in words or slant < -3
     assert len({len(caption.split()) for caption in captions}) == 3  # 0 to 2 adjectives
+
+
+@pytest.mark.parametrize("digits", [[10], [-1], [1, 2]])
+def test_captions_of_other_digits_are_refused(digits):
+    with pytest.raises(ValueError, match="labels: expected"):
+        describe_digits(np.zeros((1, 28, 28)), digits)
 
 
 def test_there_are_120_prompts_and_all_captions_are_among_them():

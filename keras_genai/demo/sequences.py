@@ -242,6 +242,7 @@ def generate_sound(name, label, seconds, temperature, seed) -> tuple[np.ndarray,
                 raise InputError("error_unused", name=option, value=value)
         options = {"seed": check_number("seed", seed)}
     (waveform,) = network.generate(1, SOUND_CLASSES.index(label), **options)
-    figure = plot_sounds([waveform], network.sample_rate, [""], COLORS["WaveNet"])
+    color = COLORS["WaveNet" if is_autoregressive(name) else "VAE"]
+    figure = plot_sounds([waveform], network.sample_rate, [""], color)
     figure.set_size_inches(7, 4.5)
     return waveform, network.sample_rate, figure

@@ -2,7 +2,7 @@
 
 import os
 import sys
-import threading
+import time
 import warnings
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at the import
@@ -50,8 +50,11 @@ def launch(host: str = "127.0.0.1", port: int | None = None, browser: bool = Fal
         The `gr.Blocks`, whose `local_url` is the address of the page; `close()` ends it.
 
     Raises:
+        ValueError: for a blank host.
         OSError: if the address is not one of this machine, or no port is free.
     """
+    if not host.strip():
+        raise ValueError(f"host: expected an address, got {host!r}.")
     blocks = page.build()
     theme = gr.themes.Default(font=SANS, font_mono=MONO)
     try:
@@ -81,7 +84,8 @@ def serve(host: str, port: int | None, browser: bool) -> int:
     blocks = launch(host, port, browser)
     print(f"The demo is at {blocks.local_url} (Ctrl-C ends it).", flush=True)
     try:
-        threading.Event().wait()
+        while True:
+            time.sleep(1)  # Ctrl-C interrupts it, on Windows too
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
     finally:

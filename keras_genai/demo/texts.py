@@ -52,7 +52,7 @@ TEXTS = {
     "num_paths": ("Number of paths", "过程数量"),
     "path": ("Path from noise", "从噪声开始的过程"),
     # Words to image.
-    "words_tab": ("Words to image", "文字生成图像"),
+    "words_tab": ("Words", "文字生图"),
     "words_hint": (
         "A digit in words, with its thickness (thin, thick) and slant (upright, slanted, "
         "backslanted), each of which may be left out.",
@@ -62,7 +62,7 @@ TEXTS = {
     "words": ("Prompt", "提示"),
     "default_words": ("a thick slanted seven", "a thick slanted seven"),
     # PixelCNN.
-    "completion_tab": ("Complete a digit", "补全数字"),
+    "completion_tab": ("Completion", "补全数字"),
     "completion_hint": (
         "Draw the upper half of a digit, above the line. PixelCNN generates the lower half, pixel "
         "by pixel, several times.",
@@ -72,7 +72,7 @@ TEXTS = {
     "num_completions": ("Number of completions", "补全数量"),
     "completions": ("Completions", "补全结果"),
     # Classification of a digit.
-    "digit_tab": ("Read a digit", "识别数字"),
+    "digit_tab": ("Classifier", "识别数字"),
     "digit_hint": (
         "Draw a digit. The classifier returns the probability of each class while you draw.",
         "画一个数字，分类器会在绘制过程中给出每个类别的概率。",
@@ -125,7 +125,7 @@ TEXTS = {
         "该模型没有注意力：解码器只有代表整个句子的一个向量。",
     ),
     # Classification of a text.
-    "author_tab": ("Which book?", "哪本书？"),
+    "author_tab": ("Books", "哪本书？"),
     "author_hint": (
         "A Transformer predicts the book that a passage is from. The color of a token is its "
         "importance: how much less likely the predicted book is without it (red), or more (blue).",
@@ -162,8 +162,10 @@ TEXTS = {
     # Sounds.
     "sound_tab": ("Sounds", "声音"),
     "sound_hint": (
-        "The model generates a percussive sound as a waveform, 8,000 samples per second.",
-        "模型直接生成打击乐声音的波形，每秒 8,000 个样本。",
+        "WaveNet generates a percussive sound sample by sample, 8,000 in a second. The VAE "
+        "generates the spectrogram of a second; its phases are estimated.",
+        "WaveNet 逐个样本地生成打击乐声音，每秒 8,000 个样本；"
+        "VAE 生成一秒的频谱图，相位由算法估计。",
     ),
     "sound_class": ("Kind of sound", "声音类别"),
     "drum": ("drum", "鼓"),

@@ -10,6 +10,7 @@ from keras_genai.plotting import plot_images
 from keras_genai.tasks.base import cycle_labels
 from keras_genai.tasks.images import DiffusionTask, ImageTask
 from keras_genai.text_to_image import collect_words, tokenize
+from keras_genai.validation import check_labels, check_strings
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 # Ranges of the measures of `morphology`, in pixels and degrees, each about a third of the digits;
@@ -31,7 +32,11 @@ def describe_digits(images, digits, seed: int = 0) -> list[str]:
         images: Float array `(n, height, width)`, white on black, in [0, 1].
         digits: Int array `(n,)`, from 0 to 9.
         seed: Int. Seed of what is mentioned. Defaults to `0`.
+
+    Raises:
+        ValueError: for other images, and for another number of digits or one outside 0 to 9.
     """
+    digits = check_labels(digits, len(DIGITS), len(images))
     mentioned = np.random.default_rng(seed).random((2, len(digits))) < MENTIONED
     words = [[DIGITS[digit]] for digit in digits]
     for ranges, measure, row in zip(
@@ -79,7 +84,11 @@ def prompt_accuracy(images, prompts, classifier) -> dict[str, float]:
     Returns:
         A dict: `"digit"`, and `"thickness"` and `"slant"` where the prompt mentions it, in percent
         of these prompts; `"all"` of what the prompt says.
+
+    Raises:
+        ValueError: for another number of prompts.
     """
+    prompts = check_strings("prompts", prompts, len(images))
     digits = metrics.classify_digits(images, classifier)
     correct: dict[str, list] = {"digit": [], "thickness": [], "slant": [], "all": []}
     measures = {"thickness": (THICKNESS, morphology.thickness), "slant": (SLANT, morphology.slant)}
@@ -93,7 +102,7 @@ def prompt_accuracy(images, prompts, classifier) -> dict[str, float]:
                     found[name] = low < values[name][i] < high
         for name, value in {**found, "all": all(found.values())}.items():
             correct[name].append(value)
-    return {name: 100 * float(np.mean(values)) for name, values in correct.items()}
+    return {name: 100 * float(np.mean(found)) for name, found in correct.items() if found}
 
 
 class TextToImageTask(DiffusionTask):
@@ -118,6 +127,8 @@ class TextToImageTask(DiffusionTask):
             captions = [describe_digits(x[..., 0], y, seed=i) for i, (x, y) in enumerate(splits)]
         else:
             names = [re.sub("[_-]+", " ", name) for name in datasets.image_class_names(source)]
+            if len(set(names)) < len(names):
+                raise ValueError(f"{source}: expected folders of different captions, got {names}.")
             captions = [[names[label] for label in y] for _, y in splits]
         all_captions = [*captions[0], *captions[1]]
         vocabulary = collect_words(all_captions)
