@@ -275,7 +275,8 @@ def plot_quality(rows) -> Figure:
             axes.plot(x, y, "o", color=color, markersize=MARKER_SIZE)
     seconds = [row.seconds_per_1000 for row in rows if row.seconds_per_1000 is not None]
     distances = [row.frechet_distance for row in rows]
-    axes.set(xscale="log", xlim=_whole_decades(seconds or [1]))
+    with_room = [*seconds, 10 * max(seconds)] if seconds else [1]  # for labels on the right
+    axes.set(xscale="log", xlim=_whole_decades(with_room))
     axes.set(yscale="log", ylim=_whole_decades(distances))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
