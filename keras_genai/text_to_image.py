@@ -22,6 +22,7 @@ from keras_genai.embeddings import PAD_TOKEN_ID, PositionalEmbedding
 from keras_genai.transformer import MaskedGlobalAveragePooling1D
 from keras_genai.validation import (
     check_images,
+    check_size,
     check_sizes,
     check_strings,
     check_token_array,
@@ -101,7 +102,8 @@ class TextToImageDDPM(DDPM):
 
     def __init__(self, network, schedule, vocabulary, example_prompts=(), **kwargs):
         super().__init__(network, schedule, **kwargs)
-        self.vocabulary = _check_vocabulary(vocabulary)
+        self.vocabulary = _check_texts("vocabulary", vocabulary)
+        _word_vectorizer(tuple(self.vocabulary))
         vocab_size = _find_vocab_size(network)
         if len(self.vocabulary) + FIRST_WORD_ID != vocab_size:
             raise ValueError(
@@ -109,7 +111,8 @@ class TextToImageDDPM(DDPM):
                 f"encoder's, got {len(self.vocabulary)}."
             )
         self.vocab_size, self.max_words = vocab_size, self.label_shape[0]
-        self.example_prompts = list(example_prompts)
+        none = isinstance(example_prompts, (list, tuple)) and not example_prompts
+        self.example_prompts = [] if none else _check_texts("example_prompts", example_prompts)
         if self.example_prompts:
             tokenize(self.example_prompts, self.vocabulary, self.max_words, "example_prompts")
 
@@ -164,9 +167,8 @@ def tokenize(captions, vocabulary, max_words, name="captions") -> np.ndarray:
     Raises:
         ValueError: for no caption, one without words or with too many, and for an unknown word.
     """
-    captions = check_strings(name, captions, np.size(captions))
-    if not captions:
-        raise ValueError(f"{name}: expected at least one text, got none.")
+    captions, vocabulary = _check_texts(name, captions), _check_texts("vocabulary", vocabulary)
+    max_words = check_size("max_words", max_words)
     ids = np.asarray(_word_vectorizer(tuple(vocabulary))(tf.constant(captions)))
     for caption, row in zip(captions, ids, strict=True):
         num_words = np.count_nonzero(row)
@@ -189,9 +191,13 @@ def collect_words(captions) -> list[str]:
 
     Args:
         captions: List of strings.
+
+    Raises:
+        ValueError: for no caption.
     """
+    captions = _check_texts("captions", captions)
     vectorizer = layers.TextVectorization()
-    vectorizer.adapt(tf.constant(list(captions)))
+    vectorizer.adapt(tf.constant(captions))
     return sorted(map(str, vectorizer.get_vocabulary(include_special_tokens=False)))
 
 
@@ -207,14 +213,18 @@ def _find_vocab_size(network) -> int | None:
 
 @functools.lru_cache(maxsize=16)
 def _word_vectorizer(vocabulary: tuple[str, ...]) -> layers.Layer:
+    if sorted(vocabulary) != collect_words(vocabulary):
+        raise ValueError(
+            "vocabulary: expected different words in lower case, without punctuation, got "
+            f"{list(vocabulary)!r:.200}."
+        )
     return layers.TextVectorization(vocabulary=list(vocabulary))
 
 
-def _check_vocabulary(vocabulary) -> list[str]:
-    words = check_strings("vocabulary", vocabulary, np.size(vocabulary))
-    if not words or sorted(words) != collect_words(words):
-        raise ValueError(
-            "vocabulary: expected different words in lower case, without punctuation, got "
-            f"{words!r:.200}."
-        )
-    return words
+def _check_texts(name: str, texts) -> list[str]:
+    texts = texts.tolist() if isinstance(texts, np.ndarray) else texts
+    if not isinstance(texts, (list, tuple)):
+        raise ValueError(f"{name}: expected a list of strings, got {texts!r:.200}.")
+    if len(texts) == 0:
+        raise ValueError(f"{name}: expected at least one text, got none.")
+    return check_strings(name, texts, len(texts))

@@ -101,7 +101,7 @@ EXCLUDED = {
         gaussian_log_prob windows_log_prob limit_peak
     """,
     "is a base class, or an interface": """
-        AutoregressiveModel SeedStateMixin Recipe Training TrainingResult TokenModelMixin CausalLM
+        AutoregressiveModel SeedStateMixin Training TrainingResult TokenModelMixin CausalLM
         TranslationModel
         TuneAnalysis FunctionalVAE Forecaster Tensor OldVersionError InvalidSizeError
         FitMixin MirroredStrategy MultiWorkerStrategy is_first_worker reraise_lost_worker
