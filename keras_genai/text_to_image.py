@@ -2,7 +2,7 @@
 
 A diffusion model whose label is a text. The text encoder, a small Transformer, maps the words to
 one vector, which is added to the embedding of the timestep, as the pooled text embedding of GLIDE
-(Nichol et al. 2022, section 2.3). It is trained with the U-Net from pairs of images and captions;
+(Nichol et al. 2022). It is trained with the U-Net from pairs of images and captions;
 large models use an encoder that has been trained on texts, and attention from pixels to words
 (Rombach et al. 2022, section 3.3), which whole sentences need and captions of four words do not.
 
