@@ -24,6 +24,7 @@ Corrected from article 3, section 3:
 import keras
 from keras import layers, ops
 
+from keras_genai.dense import Dense
 from keras_genai.layer_state import LayerStateMixin
 from keras_genai.random_state import Dropout
 from keras_genai.validation import (
@@ -72,7 +73,7 @@ class CachedMultiHeadAttention(LayerStateMixin, layers.Layer):
         # One Dense layer per projection holds the kernels of all heads side by side. Each has its
         # own copy of the initializer, which would return the same kernel when called again.
         self.query, self.key, self.value, self.output_dense = (
-            layers.Dense(
+            Dense(
                 d_model,
                 kernel_initializer=self.kernel_initializer.clone(),
                 dtype=self.dtype_policy,
@@ -216,7 +217,7 @@ class _TransformerLayer(LayerStateMixin, layers.Layer):
         )
 
     def _dense(self, units, activation, name):
-        return layers.Dense(
+        return Dense(
             units,
             activation,
             kernel_initializer=self.kernel_initializer.clone(),

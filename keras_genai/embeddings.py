@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_genai.dense import matmul_int8
 from keras_genai.layer_state import LayerStateMixin
 from keras_genai.validation import check_bools, check_size, check_sizes
 
@@ -90,9 +91,11 @@ class ReversibleEmbedding(Embedding):
             return super().quantized_call(inputs)
         if not self.tie_weights:
             return _project(inputs, self.reverse_embeddings)
-        # The scale of a row is that of a token: embedding all tokens restores the table.
-        table = layers.Embedding.quantized_call(self, ops.arange(self.input_dim))
-        return _project(inputs, ops.transpose(table))
+        if self.quantization_mode != "int8":
+            table = layers.Embedding.quantized_call(self, ops.arange(self.input_dim))
+            return _project(inputs, ops.transpose(table))
+        x = ops.cast(inputs, keras.config.floatx())
+        return matmul_int8(x, self._embeddings, self.embeddings_scale)
 
     def compute_output_spec(self, inputs, reverse=False):
         if not reverse:

@@ -7,17 +7,19 @@
     python tests/benchmarks/gpt2.py precision
 
 generation: one sequence, greedy, 64 tokens after a prompt of 16, in the published size (124M) and
-in 6 layers of 192 with the published vocabulary. All programs have the same random weights, and
-must generate the same tokens. keras-hub runs with its default compilation, and with XLA.
+in 6 layers of 192 with the published vocabulary. All programs have the same random weights. The
+line of each says whether it generates the same tokens, as all but int8 weights must. keras-hub runs
+with its default compilation, and with XLA.
 context: seconds per token after 64, 256 and 1,024 tokens, and for a prompt of 1,000 tokens.
 training: tokens per second of 6 layers of 192 with 2,048 tokens, here and in PyTorch.
-precision: speed of the published size, and held-out nats of the pretrained `article4-gpt2`, with
-float32, bfloat16 and int8 weights.
+precision: speed of the published size for 1, 4 and 16 texts, and held-out nats of the pretrained
+`article4-gpt2`, with float32, bfloat16 and int8 weights.
 
 The first run of each program is not timed: it compiles.
 """
 
 import argparse
+import operator
 import os
 import statistics
 import tempfile
@@ -73,6 +75,8 @@ def generation(options):
                 "transformers": transformers_program(folder),
                 "keras-hub": keras_hub_program(folder),
                 "keras-hub with XLA": keras_hub_program(folder, jit_compile=True),
+                "CTranslate2": ctranslate2_program(folder, "float32"),
+                "CTranslate2 with int8": ctranslate2_program(folder, "int8_float32"),
             }
             prompt = np.random.default_rng(0).integers(0, 50257, PROMPT_LENGTH)
             texts = {program: run(prompt) for program, run in programs.items()}
@@ -142,6 +146,43 @@ def keras_hub_program(folder, **compile_options):
         return np.asarray(model.generate(inputs, stop_token_ids=None)["token_ids"])[0]
 
     return run
+
+
+def ctranslate2_program(folder, compute_type):
+    """Return the program of CTranslate2, in whose vocabulary the tokens are named by their ids."""
+    import ctranslate2
+    import transformers
+
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=id_tokenizer(), unk_token="0", bos_token="0", eos_token="0"
+    ).save_pretrained(folder)
+    converted = os.path.join(folder, "ctranslate2")
+    ctranslate2.converters.TransformersConverter(folder).convert(converted, force=True)
+    generator = ctranslate2.Generator(
+        converted, compute_type=compute_type, intra_threads=os.cpu_count()
+    )
+
+    # Its lengths count the steps, of which there is one for each token but the last.
+    num_steps = PROMPT_LENGTH + MAX_NEW_TOKENS - 1
+
+    def run(prompt):
+        (result,) = generator.generate_batch(
+            [[str(token) for token in prompt]],
+            min_length=num_steps,
+            max_length=num_steps,
+            sampling_topk=1,
+        )
+        return np.array(result.sequences_ids[0])
+
+    return run
+
+
+def id_tokenizer():
+    """Return a tokenizer of the published size whose tokens are the decimals of their ids."""
+    import tokenizers
+
+    vocabulary = {str(token): token for token in range(50257)}
+    return tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="0"))
 
 
 def context(options):
@@ -230,17 +271,28 @@ def precision(options):
 
     task = EXPERIMENTS["article4-gpt2"].task
     data = task.load()
-    prompt = np.random.default_rng(0).integers(0, 50257, PROMPT_LENGTH)
-    for name in ("float32", "bfloat16", "int8"):
-        run = keras_genai_program(convert(build_model(), name))
-        run(prompt)
-        seconds = statistics.median(timed(run, prompt) for _ in range(options.pairs))
-        results = task.evaluate(convert(pretrained.load("article4-gpt2"), name), data)
-        print(
-            f"{name}: {MAX_NEW_TOKENS / seconds:.1f} tokens per second, "
-            f"{results['value']:.4f} nats per character",
-            flush=True,
-        )
+    dtypes = ("float32", "bfloat16", "int8")
+    models = {dtype: convert(build_model(), dtype) for dtype in dtypes}
+    for num_texts in (1, 4, 16):
+        prompt = np.random.default_rng(0).integers(0, 50257, (num_texts, PROMPT_LENGTH))
+        seconds = {dtype: [] for dtype in dtypes}
+        for pair in range(options.pairs + 1):
+            for dtype, model in models.items():
+                duration = timed(model.generate, prompt, MAX_NEW_TOKENS, sampler=GREEDY)
+                if pair > 0:  # the first one compiles
+                    seconds[dtype].append(duration)
+        for dtype, column in seconds.items():
+            ratios = sorted(map(operator.truediv, seconds["float32"], column))
+            print(
+                f"{num_texts} texts, {dtype}: "
+                f"{num_texts * MAX_NEW_TOKENS / statistics.median(column):.1f} tokens per second, "
+                f"{statistics.median(ratios):.2f} times as fast as float32 "
+                f"(from {ratios[0]:.2f} to {ratios[-1]:.2f})",
+                flush=True,
+            )
+    for dtype in dtypes:
+        results = task.evaluate(convert(pretrained.load("article4-gpt2"), dtype), data)
+        print(f"{dtype}: {results['value']:.4f} nats per character", flush=True)
 
 
 def convert(model, dtype):
