@@ -5,10 +5,10 @@ Language models, PixelCNN and WaveNet share one factorization, without latent va
     p(x) = p(x_1) p(x_2 | x_1) … p(x_n | x_1 … x_(n-1))
 
 `AutoregressiveModel` is the interface that a model implements. A prompt is processed in one block
-(prefill), new tokens one by one in a compiled loop (decoding). Lengths are rounded up to powers of
-two, so that most other prompt lengths, numbers of new tokens and all seeds reuse the compiled loop;
-another batch size or `top_k` compiles it again. All random numbers are generated before the loop,
-one per token.
+(prefill), new tokens one by one in a compiled loop (decoding). Lengths and the number of sequences
+are rounded up to powers of two, so that most other prompt lengths, numbers of new tokens and of
+sequences and all seeds reuse the compiled loop; another `top_k` compiles it again. All random
+numbers are generated before the loop, one per token.
 
 A text longer than the context length is generated in windows, on request: a full window ends, and
 the next one begins with the last half of its tokens (`sliding_window`).
@@ -31,6 +31,7 @@ from keras_genai.decoding import (
     compiled_functions,
     model_strategy,
     prompt_block,
+    repeat_last_row,
     repeat_rows,
     round_up,
     token_buffer,
@@ -167,14 +168,15 @@ def generate(
     )
     for window in decoding.windows():
         window.run_until(window.stop)
+    rows = decoding.rows[: decoding.num_sequences]
     if not isinstance(prompt, (list, tuple)):
-        tokens = token_buffer((len(decoding.rows), max(decoding.ends)), stop_token)
-        for filled, row in zip(tokens, decoding.rows, strict=True):
+        tokens = token_buffer((len(rows), max(decoding.ends)), stop_token)
+        for filled, row in zip(tokens, rows, strict=True):
             filled[: len(row)] = row
         return tokens
     return [
         truncate_at_stop_token(row[:end], end - max_new_tokens, stop_token)
-        for row, end in zip(decoding.rows, decoding.ends, strict=True)
+        for row, end in zip(rows, decoding.ends[: len(rows)], strict=True)
     ]
 
 
@@ -215,7 +217,7 @@ def stream(
     for window in decoding.windows():
         for position in range(window.start, window.stop):
             window.run_until(position + 1)
-            yield window.tokens[:, position + 1].numpy()
+            yield window.tokens[: decoding.num_sequences, position + 1].numpy()
             if window.finished.numpy().all():
                 return
 
@@ -292,7 +294,11 @@ class _Decoding:
     ):
         check_autoregressive_model(model)
         self.model, max_new_tokens = model, check_size("max_new_tokens", max_new_tokens)
-        self.rows = check_tokens("prompt", prompt, model.vocab_size, minimum=1)
+        rows = check_tokens("prompt", prompt, model.vocab_size, minimum=1)
+        self.num_sequences = len(rows)
+        # Copies of the last one, so that another number rarely compiles anew.
+        num_copies = round_up(len(rows), 1) - len(rows)
+        self.rows = [*rows, *[rows[-1]] * num_copies]
         self.ends = [len(row) + max_new_tokens for row in self.rows]
         check_bools(sliding_window=sliding_window)
         if not sliding_window:
@@ -301,7 +307,8 @@ class _Decoding:
             raise ValueError("sliding_window: expected a context length of at least 2, got 1.")
         self.sampler = check_sampler(sampler)
         self.stop_token = check_stop_token(stop_token, num_tokens(model))
-        self.fill_token, self.conditioning = stop_token, repeat_rows(conditioning)
+        self.fill_token = stop_token
+        self.conditioning = repeat_last_row(repeat_rows(conditioning), num_copies)
         self.generator = random_generator(seed)
         self.prompt_lengths = [len(row) for row in self.rows]
         self.allowed = check_allowed_tokens(allowed_tokens, max_new_tokens, model)
@@ -346,9 +353,10 @@ class _Window:
         tokens = token_buffer((len(prompts), max_length), decoding.fill_token)
         for row, sequence in zip(tokens, prompts, strict=True):
             row[: len(sequence)] = sequence
-        self.uniform = np.zeros((max_length, len(prompts)), "float32")
-        num_steps = self.stop - self.start
-        self.uniform[:num_steps] = decoding.generator.random((num_steps, len(prompts)), "float32")
+        num_steps, num_sequences = self.stop - self.start, decoding.num_sequences
+        uniform = decoding.generator.random((num_steps, num_sequences), "float32")
+        padding = [[0, max_length - num_steps], [0, len(prompts) - num_sequences]]
+        self.uniform = np.pad(uniform, padding, "edge")
 
         self.functions = compiled_functions(self.model)
 

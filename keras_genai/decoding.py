@@ -133,6 +133,15 @@ def repeat_rows(conditioning, num_repeats=1):
     return keras.tree.map_structure(lambda x: tf.repeat(x, num_repeats, axis=0), conditioning)
 
 
+def repeat_last_row(conditioning, num_copies: int):
+    """Return the conditioning with copies of its last row, `None` of `None`."""
+    if conditioning is None or num_copies == 0:
+        return conditioning
+    return tf.nest.map_structure(
+        lambda x: tf.concat([x, tf.repeat(x[-1:], num_copies, axis=0)], axis=0), conditioning
+    )
+
+
 def round_up(length: int, smallest: int, largest: int | None = None) -> int:
     """Return the smallest power of two >= length, clipped to [smallest, largest]."""
     rounded = max(smallest, 1 << (length - 1).bit_length())

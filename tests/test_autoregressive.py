@@ -144,6 +144,22 @@ def test_another_prompt_length_token_number_temperature_or_seed_does_not_retrace
     assert functions.decode.experimental_get_tracing_count() == 1
 
 
+def test_another_number_of_sequences_rarely_retraces():
+    model = recurrent_model()
+    prompts = [[1, 2], [3], [4, 5, 6], [7], [8, 1, 2]]
+    for num_sequences in (5, 6, 7, 8):
+        rows = generate(model, (prompts * 2)[:num_sequences], 10, seed=num_sequences)
+        expected = generate_uncached(
+            model, (prompts * 2)[:num_sequences], 10, Sampler(), seed=num_sequences
+        )
+        assert [row.tolist() for row in rows] == expected
+    assert model.decoding_functions.decode.experimental_get_tracing_count() == 1
+    block = np.ones((3, 2), "int32")
+    streamed = np.stack(list(stream(model, block, 10, seed=1)), axis=1)
+    np.testing.assert_array_equal(streamed, generate(model, block, 10, seed=1)[:, 2:])
+    assert streamed.shape == (3, 10)
+
+
 @pytest.mark.slow
 def test_many_models_in_one_program_cause_no_retracing_warning(monkeypatch):
     records = []
