@@ -97,10 +97,16 @@ def _is_default(config) -> bool:
 def matmul_int8(x, rows, scale):
     """Return x `(…, d)` times the transpose of int8 rows `(n, d)`, divided by `scale` `(n,)`.
 
-    Only the weights are rounded; the product is computed in the dtype of x.
+    Only the weights are rounded. The sums, which may exceed float16, are in at least float32; the
+    product has the dtype of x.
     """
+    dtype = keras.backend.result_type(x.dtype, "float32")
+    product = _product(ops.cast(x, dtype), rows, ops.cast(scale, dtype))
+    return ops.cast(product, x.dtype)
+
+
+def _product(x, rows, scale):
     *batch_shape, size = x.shape
-    scale = ops.cast(scale, x.dtype)
     if None in batch_shape or math.prod(batch_shape) > MAX_VECTORS:
         return ops.matmul(x, ops.cast(ops.transpose(rows), x.dtype)) / scale
     parts = range(0, size, MAX_SIZE)

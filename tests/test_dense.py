@@ -35,6 +35,13 @@ def test_product_of_int8_rows_is_that_of_numpy(shape, jit_compile):
     np.testing.assert_allclose(product, x @ rows.T / scale, rtol=1e-4, atol=2e-2)
 
 
+def test_sums_of_half_precision_are_those_of_float32():
+    x, rows = np.full((2, 600), 2, "float16"), np.full((3, 600), 127, "int8")
+    product = matmul_int8(tf.constant(x), tf.constant(rows), np.full(3, 127, "float32"))
+    assert product.dtype == "float16"
+    np.testing.assert_array_equal(product, np.full((2, 3), 1200))  # the sum is 152,400
+
+
 def test_product_of_infinite_and_nan_vectors_is_that_of_the_float_kernel():
     rows, scale = np.ones((3, 4), "int8"), np.ones(3, "float32")
     x = np.ones((3, 4), "float32")
