@@ -94,10 +94,10 @@ MODULES = [
 EXCLUDED = {
     "computes on tensors, mostly inside a compiled function": """
         causal_mask update_cache mu_law_tensor sample filter_top_k filter_top_p prompt_block
-        token_buffer repeat_rows compiled_functions CompiledFunctions truncate_at_stop_token
-        model_strategy round_up pad_to_multiple num_tokens concat_labels pack_inputs lookup
-        positions_from token_weights mask_padding gelu_new shift_right shift_down pixel_nll
-        reconstruction_loss squared_error kl_divergence ddpm_step ddim_step DPMSolverStep
+        token_buffer repeat_rows repeat_last_row compiled_functions CompiledFunctions
+        truncate_at_stop_token model_strategy round_up pad_to_multiple num_tokens concat_labels
+        pack_inputs lookup positions_from token_weights mask_padding gelu_new shift_right shift_down
+        pixel_nll reconstruction_loss squared_error kl_divergence ddpm_step ddim_step DPMSolverStep
         gaussian_log_prob windows_log_prob limit_peak
     """,
     "is a base class, or an interface": """
