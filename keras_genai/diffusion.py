@@ -366,15 +366,15 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
         self._check_guidance(guidance_scale, labels)
         if num_steps is None:
             num_steps = min(50, self.schedule.num_timesteps)
-        num_steps = len(timesteps := self.schedule.timesteps(num_steps, timestep_spacing))
+        timesteps = self.schedule.timesteps(num_steps, timestep_spacing).tolist()
         num_frames = check_size("num_frames", num_frames)
-        if num_frames > num_steps:
+        if num_frames > len(timesteps):
             raise ValueError(
-                f"num_frames: expected at most one per step, {num_steps}, got {num_frames}."
+                f"num_frames: expected at most one per step, {len(timesteps)}, got {num_frames}."
             )
         check_bools(clip_denoised=clip_denoised)
         rng = random_generator(seed)
-        kept_steps = np.round(np.linspace(0, num_steps, num_frames + 1)).astype(int)
+        kept_steps = np.round(np.linspace(0, len(timesteps), num_frames + 1)).astype(int)
         frames = np.empty((num_frames + 1, num_samples, *self.image_shape), "float32")
         for start in range(0, num_samples, SAMPLING_BATCH_SIZE):
             batch = slice(start, start + SAMPLING_BATCH_SIZE)
@@ -415,9 +415,9 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             if clip_denoised:
                 # Clip the predicted x_0 to the range of the images, as in the code of Ho et al.,
                 # and recompute the noise, so that x_t still consists of both.
-                t = np.full(x.shape[0], timesteps[i])
-                x_0 = ops.clip(self.schedule.predict_start_from_noise(x, t, noise), -1.0, 1.0)
-                noise = self.schedule.predict_noise_from_start(x, t, x_0)
+                x_0 = self.schedule.predict_start_from_noise(x, timesteps[i], noise)
+                x_0 = ops.clip(x_0, -1.0, 1.0)
+                noise = self.schedule.predict_noise_from_start(x, timesteps[i], x_0)
             z = tf.random.stateless_normal(x.shape, tf.random.fold_in(key, i))
             x = step(x, noise, alpha_bar, alpha_bar_prev, z)
             yield x
@@ -436,7 +436,7 @@ class DDPM(SeedStateMixin, ConfigMixin, CustomLossMixin, GenerativeImageModel):
             conditional, unconditional = ops.split(prediction, 2)
             prediction = unconditional + guidance_scale * (conditional - unconditional)
         if self.prediction_type == "v":
-            return self.schedule.predict_noise_from_v(x_t, t, prediction)
+            return self.schedule.predict_noise_from_v(x_t, timestep, prediction)
         return prediction
 
     def _predict(self, x_t, t, labels):

@@ -63,7 +63,7 @@ class NoiseSchedule:
 
         Args:
             x_0: Float tensor `(batch, height, width, channels)`. Images in [-1, 1].
-            t: Int tensor `(batch,)`. Timesteps from 0 to T - 1.
+            t: Int tensor `(batch,)`, or an int for all. Timesteps from 0 to T - 1.
             noise: Float tensor of x_0's shape. Standard normal noise.
 
         Returns:
@@ -96,7 +96,10 @@ class NoiseSchedule:
         return (x_t - signal_rate * x_0) / noise_rate
 
     def _rates(self, t, images):
-        """Return sqrt(abar_t) and sqrt(1 - abar_t), broadcastable to `images`."""
+        """Return sqrt(abar_t) and sqrt(1 - abar_t), floats or broadcastable to `images`."""
+        if isinstance(t, int):  # without the operations on tensors of `take`
+            alpha_bar = float(self.alphas_cumprod[t])
+            return math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
         shape = (-1, *[1] * (len(images.shape) - 1))
         dtype = keras.backend.standardize_dtype(images.dtype)
         return [

@@ -12,6 +12,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_genai.conditioning import OneHot, check_network, label_input
+from keras_genai.normalization import GroupNormalization
 from keras_genai.validation import check_image_shape, check_size
 
 
@@ -114,7 +115,7 @@ def build_unet(
         for _ in range(block_depth):
             x = _residual_block(layers.Concatenate()([x, skips.pop()]), emb, level_width)
 
-    x = layers.Activation("silu")(_group_norm(x))
+    x = _group_norm(x, "silu")
     # Zero-initialized: an untrained network predicts 0, the mean of the noise.
     noise = layers.Conv2D(
         channels, 3, padding="same", kernel_initializer="zeros", dtype=keras.config.floatx(),
@@ -159,10 +160,10 @@ def _check_arguments(image_shape, widths, block_depth):
 
 def _residual_block(x, emb, width):
     """Two convolutions with a residual connection; the embedding is added between the two."""
-    h = layers.Activation("silu")(_group_norm(x))
+    h = _group_norm(x, "silu")
     h = layers.Conv2D(width, 3, padding="same")(h)
     h = layers.Add()([h, layers.Reshape((1, 1, width))(layers.Dense(width)(emb))])
-    h = layers.Activation("silu")(_group_norm(h))
+    h = _group_norm(h, "silu")
     h = layers.Conv2D(width, 3, padding="same")(h)
     if x.shape[-1] != width:
         x = layers.Conv2D(width, 1)(x)
@@ -177,8 +178,8 @@ def _attention_block(x):
     return layers.Add()([x, layers.Reshape((height, width, channels))(attention_output)])
 
 
-def _group_norm(x):
+def _group_norm(x, activation=None):
     # Keras's default of 32 groups does not divide every width. With one channel per group,
     # normalization would remove the added embedding, so each group has at least two channels.
     width = x.shape[-1]
-    return layers.GroupNormalization(math.gcd(8, width, width // 2))(x)
+    return GroupNormalization(math.gcd(8, width, width // 2), activation)(x)

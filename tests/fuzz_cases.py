@@ -75,7 +75,9 @@ EXCLUDED_MODULES = {
     "reads files, whose errors have tests of their own": """
         files image_files series_files text_files array_files streamed_arrays
     """,
-    "is a part of the models": "models replicas layer_state dense adversarial pixelcnn_cache",
+    "is a part of the models": """
+        models replicas layer_state dense normalization adversarial pixelcnn_cache
+    """,
     "belongs to the recipes, which `recipes` checks": """
         experiments image_experiments sequence_experiments runs tasks export
     """,

@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = """
 version streamed_arrays
 validation replicas
-cluster batch_checks layer_state random_state files dense
+cluster batch_checks layer_state random_state files dense normalization
 conditioning embeddings
 conv_networks
 models distribution

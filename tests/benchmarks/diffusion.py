@@ -12,7 +12,7 @@ a digit. Test images for comparison. steps: seconds for 64 samples, and, of 64 s
 the same two metrics, if the model is conditional, and the Fréchet distance to the test images, in
 features of article 4's CNN.
 training: ten steps of the recipe, and the same network, with the same outputs from the same
-weights, in PyTorch.
+weights, in PyTorch; then 64 samples in 50 steps of DDIM, the same images in both.
 """
 
 import argparse
@@ -136,34 +136,55 @@ def training(options):
     data = EXPERIMENTS[name].task.load()
     x, y = (array[: 10 * batch_size] for array in data.train)
     model = recipes.create(name, **data.dataset_info)
-    train_pytorch = pytorch_ddpm(model, x, y, batch_size)
+    rng, network = np.random.default_rng(0), pytorch_unet()
+    # Random weights: with the initial zeros of the last layer, any two networks agree.
+    weights = model.network.get_weights()
+    model.network.set_weights([rng.normal(scale=0.1, size=w.shape) for w in weights])
+    copy_weights(model.network, network)
+    train_pytorch = pytorch_training(model, network, x, y, batch_size)
+    dataset_options = tf.data.Options()
+    dataset_options.autotune.enabled = False  # its thread delays the end of an epoch
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
+    dataset = dataset.with_options(dataset_options)
+    programs = lambda: model.fit(dataset, shuffle=False, verbose=0), train_pytorch
+    compare("a training step", 10, programs, options.pairs)
 
-    def train_keras():
-        model.fit(dataset, shuffle=False, verbose=0)
+    model = pretrained.load(name)
+    sample_pytorch, labels = pytorch_ddim(model), np.arange(64) % 10
+    x_T, expected = model.generate_progressive(64, labels, num_frames=1, seed=0)
+    np.testing.assert_allclose(sample_pytorch(2 * x_T - 1, labels), expected, atol=0.01)
+    programs = (
+        lambda: model.generate(64, labels, seed=0),
+        lambda: sample_pytorch(2 * x_T - 1, labels),
+    )
+    compare("64 samples", 1, programs, options.pairs)
+
+
+def compare(name, num_steps, programs, num_pairs):
+    """Print the seconds per step of the programs here and in PyTorch, run in turn."""
 
     def timed(program):
         start = time.perf_counter()
         program()
-        return (time.perf_counter() - start) / 10
+        return (time.perf_counter() - start) / num_steps
 
-    programs = train_keras, train_pytorch
     for program in programs:
         program()
-    pairs = [[timed(program) for program in programs] for _ in range(options.pairs)]
+    pairs = [[timed(program) for program in programs] for _ in range(num_pairs)]
     keras_seconds, pytorch_seconds = (
         statistics.median(column) for column in zip(*pairs, strict=True)
     )
     ratios = sorted(pytorch_seconds / keras_seconds for keras_seconds, pytorch_seconds in pairs)
     print(
-        f"a training step: {keras_seconds:.3f} s, PyTorch {pytorch_seconds:.3f} s, "
+        f"{name}: {keras_seconds:.3f} s, PyTorch {pytorch_seconds:.3f} s, "
         f"{statistics.median(ratios):.2f} times as fast "
-        f"(pairs from {ratios[0]:.2f} to {ratios[-1]:.2f})"
+        f"(pairs from {ratios[0]:.2f} to {ratios[-1]:.2f})",
+        flush=True,
     )
 
 
-def pytorch_ddpm(model, x, y, batch_size, learning_rate=2e-3):
-    """Return a function that trains the same network in PyTorch, with averaged weights, on x."""
+def pytorch_unet():
+    """Return the network of the recipe in PyTorch."""
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -219,8 +240,14 @@ def pytorch_ddpm(model, x, y, batch_size, learning_rate=2e-3):
                 x = block(torch.cat([x, skips.pop()], 1), emb)
             return self.noise(F.silu(self.last_norm(x)))
 
-    network = UNet()
-    copy_weights(model.network, network)
+    return UNet()
+
+
+def pytorch_training(model, network, x, y, batch_size, learning_rate=2e-3):
+    """Return a function that trains a network in PyTorch, with averaged weights, on x."""
+    import torch
+    from torch.nn import functional as F
+
     images, labels = torch.tensor(x).permute(0, 3, 1, 2).contiguous(), torch.tensor(y).long()
     alphas_cumprod = torch.tensor(model.schedule.alphas_cumprod, dtype=torch.float32)
     with torch.no_grad():
@@ -249,15 +276,35 @@ def pytorch_ddpm(model, x, y, batch_size, learning_rate=2e-3):
     return train
 
 
+def pytorch_ddim(model):
+    """Return a function that samples from the averaged weights of a model in 50 steps of DDIM."""
+    import torch
+
+    network = pytorch_unet().eval()
+    copy_weights(model.ema_network, network)
+    timesteps = model.schedule.timesteps(50).tolist()
+    alphas_cumprod = [1, *model.schedule.alphas_cumprod[timesteps].tolist()]
+
+    def sample(x_T, labels):
+        x, labels = torch.tensor(x_T).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+        with torch.inference_mode():
+            for i in reversed(range(50)):
+                alpha_bar_prev, alpha_bar = alphas_cumprod[i : i + 2]
+                v = network(x, torch.full((len(x),), timesteps[i]), labels)
+                x_0 = math.sqrt(alpha_bar) * x - math.sqrt(1 - alpha_bar) * v
+                x_0 = x_0.clamp(-1, 1)
+                noise = (x - math.sqrt(alpha_bar) * x_0) / math.sqrt(1 - alpha_bar)
+                x = math.sqrt(alpha_bar_prev) * x_0 + math.sqrt(1 - alpha_bar_prev) * noise
+        return ((x + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+
+    return sample
+
+
 def copy_weights(keras_network, network):
     """Copy the weights of a Keras network to a PyTorch one, created in the same order."""
     import torch
     from torch import nn
 
-    rng = np.random.default_rng(0)
-    for layer in keras_network.layers:
-        # Random weights: with the initial zeros of the last layer, any two networks agree.
-        layer.set_weights([rng.normal(scale=0.1, size=w.shape) for w in layer.get_weights()])
     module_types = {"Conv2D": nn.Conv2d, "GroupNormalization": nn.GroupNorm, "Dense": nn.Linear}
     for name, module_type in module_types.items():
         keras_layers = [layer for layer in keras_network.layers if type(layer).__name__ == name]
