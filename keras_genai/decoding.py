@@ -29,7 +29,10 @@ class CompiledFunctions:
     def compile(self, function):
         """Return `function(model, …)` compiled with XLA, with the model as a constant."""
         # A partial per model: TensorFlow counts traces by code and would warn after five models.
-        return tf.function(functools.partial(function, self.model), jit_compile=True)
+        # Without AutoGraph, which takes longer than the compilation: the loops are those of tf.
+        return tf.function(
+            functools.partial(function, self.model), autograph=False, jit_compile=True
+        )
 
     def matches(self, variables) -> bool:
         """Return whether these are the variables that the functions were traced with."""

@@ -126,7 +126,9 @@ class _Posterior:
         arrays = [self.x, self.labels, self.z_mean, self.z_log_var]
         # Traced for the first batch, and for any number of rows with a shorter last one. A partial
         # per call: TensorFlow counts traces by code and would warn after five.
-        score = tf.function(functools.partial(_score, self.model), reduce_retracing=True)
+        score = tf.function(
+            functools.partial(_score, self.model), autograph=False, reduce_retracing=True
+        )
         count = len(self.x) * self.num_samples
         for start in range(0, count, self.batch_size):
             indices = np.arange(start, min(start + self.batch_size, count)) // self.num_samples

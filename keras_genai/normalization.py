@@ -116,7 +116,7 @@ def _scale_and_shift(activation):
 
 def _compile(function):
     # A partial: TensorFlow counts traces by code, and would warn after five layers.
-    return tf.function(functools.partial(function), jit_compile=True)
+    return tf.function(functools.partial(function), autograph=False, jit_compile=True)
 
 
 def _over_positions(reduction, x):

@@ -41,7 +41,7 @@ def sample(logits, uniform, sampler=Sampler()):
         Int32 tokens `(batch,)`.
     """
     if sampler.top_k == 1:
-        return ops.cast(ops.argmax(logits, axis=-1), "int32")
+        return _first_true(logits == ops.max(logits, axis=-1, keepdims=True))
     logits = ops.cast(logits, "float32")
     # With the maximum at 0, no temperature overflows it.
     logits = (logits - ops.max(logits, axis=-1, keepdims=True)) / sampler.temperature
@@ -55,7 +55,13 @@ def sample(logits, uniform, sampler=Sampler()):
     cumulative = ops.where(probabilities > 0, cumulative, 0.0)
     # u < 1, so some entry of the cumulative sum exceeds u * total.
     total = ops.max(cumulative, axis=-1, keepdims=True)
-    return ops.cast(ops.argmax(cumulative > uniform[:, None] * total, axis=-1), "int32")
+    return _first_true(cumulative > uniform[:, None] * total)
+
+
+def _first_true(mask):
+    """Return the index of the first True in each row; XLA compiles `argmax` to a slow loop."""
+    size = mask.shape[-1]
+    return ops.min(ops.where(mask, ops.arange(size, dtype="int32"), size), axis=-1)
 
 
 def filter_top_k(logits, k: int):
