@@ -150,7 +150,8 @@ def training(options):
     compare("a training step", 10, programs, options.pairs)
 
     model = pretrained.load(name)
-    sample_pytorch, labels = pytorch_ddim(model), np.arange(64) % 10
+    copy_weights(model.ema_network, network)
+    sample_pytorch, labels = pytorch_ddim(network, model.schedule, 50), np.arange(64) % 10
     x_T, expected = model.generate_progressive(64, labels, num_frames=1, seed=0)
     np.testing.assert_allclose(sample_pytorch(2 * x_T - 1, labels), expected, atol=0.01)
     programs = (
@@ -276,19 +277,17 @@ def pytorch_training(model, network, x, y, batch_size, learning_rate=2e-3):
     return train
 
 
-def pytorch_ddim(model):
-    """Return a function that samples from the averaged weights of a model in 50 steps of DDIM."""
+def pytorch_ddim(network, schedule, num_steps):
+    """Return a function that samples from a network in PyTorch by DDIM."""
     import torch
 
-    network = pytorch_unet().eval()
-    copy_weights(model.ema_network, network)
-    timesteps = model.schedule.timesteps(50).tolist()
-    alphas_cumprod = [1, *model.schedule.alphas_cumprod[timesteps].tolist()]
+    timesteps = schedule.timesteps(num_steps).tolist()
+    alphas_cumprod = [1, *schedule.alphas_cumprod[timesteps].tolist()]
 
     def sample(x_T, labels):
         x, labels = torch.tensor(x_T).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
         with torch.inference_mode():
-            for i in reversed(range(50)):
+            for i in reversed(range(num_steps)):
                 alpha_bar_prev, alpha_bar = alphas_cumprod[i : i + 2]
                 v = network(x, torch.full((len(x),), timesteps[i]), labels)
                 x_0 = math.sqrt(alpha_bar) * x - math.sqrt(1 - alpha_bar) * v
