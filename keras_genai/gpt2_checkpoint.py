@@ -28,7 +28,7 @@ import warnings
 import numpy as np
 from keras import layers, ops
 
-from keras_genai.files import read_json
+from keras_genai.files import read_json, to_path
 from keras_genai.gpt2 import ACTIVATIONS, GPT2
 from keras_genai.text import GPT2Tokenizer, check_tokenizer
 from keras_genai.tokenizer_files import (
@@ -132,25 +132,16 @@ def save_gpt2(model, folder) -> None:
         ImportError: without the extra `gpt2`.
     """
     save_file = _import_safetensors().numpy.save_file
-    if not isinstance(model, GPT2):
-        raise ValueError(f"model: expected a GPT2, got {type(model).__name__}.")
-    folder = _to_path("folder", folder)
+    tensors = checkpoint_tensors(model)
+    folder = to_path(folder, "folder")
     existing = [name for name in TOKENIZER_FILES if (folder / name).exists()]
     if model.tokenizer is not None:
-        tokenizer_json(model.tokenizer)  # raises before any work
+        tokenizer_json(model.tokenizer)  # raises before a file is written
     elif existing:
         raise ValueError(
             f"folder: {folder}: expected no tokenizer, as the model has none, found {existing[0]}. "
             "Remove it, or set model.tokenizer to the one that it belongs to."
         )
-    tensors = {}
-    for name, variables in _variables(model).items():
-        array = np.concatenate([ops.convert_to_numpy(part) for part in variables], axis=-1)
-        if array.dtype.name not in DTYPES.values():
-            raise ValueError(f"model: expected floating-point weights, got {name} {array.dtype}.")
-        full_name = name if name == LM_HEAD else PREFIX + name
-        # Contiguous, since safetensors saves the memory of a transposed view in its old order.
-        tensors[full_name] = np.ascontiguousarray(array.T if name == LM_HEAD else array)
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as unfinished:
@@ -375,6 +366,21 @@ def _shapes(arguments) -> dict[str, tuple]:
     return shapes if arguments["tie_embeddings"] else {**shapes, LM_HEAD: (vocab_size, d)}
 
 
+def checkpoint_tensors(model) -> dict[str, np.ndarray]:
+    """Return the tensors of a model's checkpoint; raise ValueError for quantized weights."""
+    if not isinstance(model, GPT2):
+        raise ValueError(f"model: expected a GPT2, got {type(model).__name__}.")
+    tensors = {}
+    for name, variables in _variables(model).items():
+        array = np.concatenate([ops.convert_to_numpy(part) for part in variables], axis=-1)
+        if array.dtype.name not in DTYPES.values():
+            raise ValueError(f"model: expected floating-point weights, got {name} {array.dtype}.")
+        full_name = name if name == LM_HEAD else PREFIX + name
+        # Contiguous, since safetensors saves the memory of a transposed view in its old order.
+        tensors[full_name] = np.ascontiguousarray(array.T if name == LM_HEAD else array)
+    return tensors
+
+
 def _variables(model) -> dict[str, list]:
     """Return the model's variables by the names of their tensors, those of c_attn in its order."""
     layers_of = {"ln_f": [model.layer_norm]}
@@ -407,7 +413,7 @@ def _variables(model) -> dict[str, list]:
 
 def _find_folder(source) -> pathlib.Path:
     """Return the folder of a checkpoint, downloaded if `source` is not a folder."""
-    folder = _to_path("source", source)
+    folder = to_path(source, "source")
     if folder.is_dir():
         return folder
     if not isinstance(source, str):
@@ -420,12 +426,6 @@ def _find_folder(source) -> pathlib.Path:
             f"source: {source}: no such folder, and no checkpoint of this name could be downloaded "
             f"from huggingface.co ({reason})."
         ) from error
-
-
-def _to_path(name: str, value) -> pathlib.Path:
-    if not isinstance(value, (str, os.PathLike)) or not str(value) or "\0" in str(value):
-        raise ValueError(f"{name}: expected a string or a path, got {value!r:.200}.")
-    return pathlib.Path(value)
 
 
 def _download(name: str) -> str:

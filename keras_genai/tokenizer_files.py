@@ -81,7 +81,7 @@ def save_tokenizer(tokenizer, folder, context_length: int | None) -> list[str]:
     end_token = getattr(tokenizer, "end_token", None)
     end_of_text = None if end_token is None else tokenizer.decode([end_token])
     published = end_of_text == GPT2Tokenizer.END_OF_TEXT
-    standard = published and _is_standard(json.loads(content))
+    standard = published and is_standard(json.loads(content))
     config = {
         # That of `transformers` takes vocabulary and merges only, and adds <|endoftext|>.
         "tokenizer_class": "GPT2Tokenizer" if standard else "PreTrainedTokenizerFast",
@@ -211,7 +211,7 @@ def _check_usage(tokenizer, path, config) -> None:
         raise ValueError(f"{path}: add_prefix_space: expected True, as in {CONFIG}, got False.")
 
 
-def _is_standard(content: dict) -> bool:
+def is_standard(content: dict) -> bool:
     """Return whether a tokenizer is that of GPT-2, apart from its vocabulary and merges."""
     expected: dict[str, dict] = {
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
