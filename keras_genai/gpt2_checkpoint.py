@@ -118,8 +118,8 @@ def save_gpt2(model, folder) -> None:
 
     The model's tokenizer is saved with it, for `transformers.AutoTokenizer.from_pretrained(folder)`
     and for `load_gpt2`: a `CharacterTokenizer` is loaded as a `GPT2Tokenizer` with the same ids.
-    With a tokenizer, `ct2-transformers-converter --model FOLDER` converts it for CTranslate2. LoRA
-    updates are merged into the kernels. Existing files, also those of another tokenizer, are
+    With a `GPT2Tokenizer`, `ct2-transformers-converter --model FOLDER` converts it for CTranslate2.
+    LoRA updates are merged into the kernels. Existing files, also those of another tokenizer, are
     replaced once the new ones are complete.
 
     Args:
