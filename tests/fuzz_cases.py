@@ -42,6 +42,7 @@ from keras_genai import (
     gan,
     gpt2,
     gpt2_checkpoint,
+    gpt2_gguf,
     language_model,
     latent_editing,
     learned_prior,
@@ -122,7 +123,7 @@ EXCLUDED = {
         check_sampler check_stop_token check_scores check_length_penalty check_network
         check_probabilities check_compatible check_tokenizer check_same_shape check_seed
         encode_texts check_sample_rates check_vocabularies check_allowed_tokens
-        check_waveform
+        check_waveform is_standard
     """,
     "has the arguments of the layer of Keras that it extends": """
         Dropout Embedding ReversibleEmbedding MaskedGlobalAveragePooling1D
@@ -206,6 +207,9 @@ def networks():
         "wavenet": wavenet.WaveNet(8, 1, 2, 2, 2, num_classes=3, sample_rate=4),
         "lm": rnn.RecurrentLanguageModel(4, "lstm", 3, 3, tokenizer=tokenizer),
         "gpt2": gpt2.GPT2(4, 32, 1, 1, 4, tokenizer=EndTokenizer("abcd")),
+        "gpt2 with merges": gpt2.GPT2(
+            260, 32, 1, 1, 4, tokenizer=text.GPT2Tokenizer.train("abc", 260)
+        ),
         "classifier": transformer.build_transformer(
             8, 3, 8, 1, 4, 2, 4, pooling="mean", tokenizer=letters, class_names=list("xyz")
         ),
@@ -779,6 +783,11 @@ CASES = {
     "save_gpt2": (
         gpt2_checkpoint.save_gpt2,
         lambda: dict(model=model("gpt2"), folder=checkpoint_folder()),
+    ),
+    "checkpoint_tensors": (gpt2_checkpoint.checkpoint_tensors, lambda: dict(model=model("gpt2"))),
+    "save_gguf": (
+        gpt2_gguf.save_gguf,
+        lambda: dict(model=model("gpt2 with merges"), path=checkpoint_folder() / "gpt2.gguf"),
     ),
     "load_model": (saving.load_model, lambda: dict(path=checkpoint_folder() / "model.keras")),
     "CachedMultiHeadAttention": (

@@ -34,7 +34,7 @@ attention noise_schedule unet pixelcnn_cache translation_model
 seq2seq seq2seq_lstm
 vae gan cnn rnn transformer gpt2 pixelcnn wavenet diffusion
 learned_prior text_to_image gpt2_checkpoint
-audio_vae latent_editing few_shot
+gpt2_gguf audio_vae latent_editing few_shot
 saving
 __init__
 plotting pretrained
