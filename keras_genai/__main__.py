@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import gc
 import io
 import os
 import pathlib
@@ -442,4 +443,8 @@ if __name__ == "__main__":
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # characters the terminal lacks become "?"
     warnings.formatwarning = lambda message, *_: f"keras_genai: {message}\n"
-    sys.exit(main())
+    # Compiled functions are many objects and little garbage, which it took a second to look for.
+    gc.set_threshold(100_000, 50, 50)
+    exit_code = main()
+    gc.freeze()  # nor at the end, where it took another
+    sys.exit(exit_code)
