@@ -55,7 +55,7 @@ FAMILIES = {  # recipe: what it samples in a call
     "article3-lstm": lambda model: model.generate("A", 400),
     "article3-lstm-translation": lambda model: model.translate(SENTENCE),
     "article1-transformer": lambda model: model.translate(SENTENCE),
-    "article4-gpt2": lambda model: model.generate("A", 400),
+    "article4-gpt2": lambda model: model.generate("A", 200),
     "article3-pixelcnn": lambda model: model.generate(64),
     "article3-wavenet": lambda model: model.generate(6, LABELS[:6], length=4000),
     "article3-audio-vae": lambda model: model.generate(6, LABELS[:6]),
