@@ -30,6 +30,9 @@ class Dense(layers.Dense):
 
     transposed = False  # whether `_kernel` is `(units, input_dim)`
 
+    def __init__(self, units, activation=None, **kwargs):
+        super().__init__(units, activation, **kwargs)
+
     def quantize(self, mode=None, type_check=True, **kwargs):
         super().quantize(mode, type_check=False, **kwargs)  # which Keras refuses to subclasses
         if mode == "int8" and _is_default(kwargs.get("config")) and not self.lora_enabled:

@@ -59,9 +59,10 @@ def test_options_are_those_of_keras(options):
     np.testing.assert_array_equal(copy(x), layer(x))
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_half_precision_is_computed_in_float32(policy):
-    # In float16 the squares would overflow, and the means of bfloat16 have two digits.
+# Earlier versions of Keras round the weights, too.
+@pytest.mark.parametrize(("policy", "atol"), [("mixed_float16", 2e-3), ("mixed_bfloat16", 2e-2)])
+def test_half_precision_is_computed_in_float32(policy, atol):
+    # In float16 the squares would overflow.
     x = tf.cast(np.random.default_rng(0).normal(0, 300, size=SHAPES[0]), policy[6:])
     expected, layer = build_pair(SHAPES[0], None)
     half = GroupNormalization(4, dtype=policy)
@@ -69,7 +70,8 @@ def test_half_precision_is_computed_in_float32(policy):
     half.set_weights(layer.get_weights())
     y = half(x)
     assert keras.backend.standardize_dtype(y.dtype) == policy[6:]
-    np.testing.assert_allclose(tf.cast(y, "float32"), expected(tf.cast(x, "float32")), rtol=0.01)
+    expected = expected(tf.cast(x, "float32"))
+    np.testing.assert_allclose(tf.cast(y, "float32"), expected, rtol=0.01, atol=atol)
 
 
 def test_images_of_any_size_share_a_network():
