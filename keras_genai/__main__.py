@@ -443,8 +443,8 @@ if __name__ == "__main__":
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # characters the terminal lacks become "?"
     warnings.formatwarning = lambda message, *_: f"keras_genai: {message}\n"
-    # Compiled functions are many objects and little garbage, which it took a second to look for.
+    # Compiled functions are many objects and little garbage, which took 0.7 s to look for.
     gc.set_threshold(100_000, 50, 50)
     exit_code = main()
-    gc.freeze()  # nor at the end, where it took another
+    gc.freeze()  # it took another second at the end
     sys.exit(exit_code)
