@@ -30,9 +30,8 @@ from keras_genai.decoding import (
     check_stop_token,
     compiled_functions,
     model_strategy,
+    pad_rows,
     prompt_block,
-    repeat_last_row,
-    repeat_rows,
     round_up,
     token_buffer,
 )
@@ -245,8 +244,9 @@ def log_prob(model, tokens, conditioning=None):
     check_context_length("tokens", model, longest)
     block = min(round_up(longest - 1, 16), MAX_SCORING_BLOCK)
     max_length = round_up(longest - 1, 64, model.context_length)
-    padded = np.zeros((len(sequences), max_length + 1), "int32")
-    for row, sequence in zip(padded, sequences, strict=True):
+    rows, conditioning = pad_rows(sequences, conditioning)
+    padded = np.zeros((len(rows), max_length + 1), "int32")
+    for row, sequence in zip(padded, rows, strict=True):
         row[: len(sequence)] = sequence
 
     functions = compiled_functions(model)
@@ -261,9 +261,10 @@ def log_prob(model, tokens, conditioning=None):
             log_probs.append(block_log_probs)
         return tf.concat(log_probs, axis=1)
 
-    log_probs = run_on_replicas(model_strategy(model), score, padded, repeat_rows(conditioning))
+    log_probs = run_on_replicas(model_strategy(model), score, padded, conditioning)
     token_log_probs = [
-        row[: len(sequence) - 1] for row, sequence in zip(log_probs.numpy(), sequences, strict=True)
+        row[: len(sequence) - 1]
+        for row, sequence in zip(log_probs.numpy()[: len(sequences)], sequences, strict=True)
     ]
     sequence_log_probs = np.array([row.sum(dtype="float64") for row in token_log_probs])
     if not isinstance(tokens, (list, tuple)):
@@ -296,9 +297,7 @@ class _Decoding:
         self.model, max_new_tokens = model, check_size("max_new_tokens", max_new_tokens)
         rows = check_tokens("prompt", prompt, model.vocab_size, minimum=1)
         self.num_sequences = len(rows)
-        # Copies of the last one, so that another number rarely compiles anew.
-        num_copies = round_up(len(rows), 1) - len(rows)
-        self.rows = [*rows, *[rows[-1]] * num_copies]
+        self.rows, self.conditioning = pad_rows(rows, conditioning)
         self.ends = [len(row) + max_new_tokens for row in self.rows]
         check_bools(sliding_window=sliding_window)
         if not sliding_window:
@@ -308,7 +307,6 @@ class _Decoding:
         self.sampler = check_sampler(sampler)
         self.stop_token = check_stop_token(stop_token, num_tokens(model))
         self.fill_token = stop_token
-        self.conditioning = repeat_last_row(repeat_rows(conditioning), num_copies)
         self.generator = random_generator(seed)
         self.prompt_lengths = [len(row) for row in self.rows]
         self.allowed = check_allowed_tokens(allowed_tokens, max_new_tokens, model)

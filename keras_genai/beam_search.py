@@ -10,6 +10,7 @@ from keras_genai.decoding import (
     check_stop_token,
     compiled_functions,
     model_strategy,
+    pad_rows,
     prompt_block,
     repeat_rows,
     round_up,
@@ -114,9 +115,9 @@ def beam_search(
         )
         return tf.reshape(tokens, (batch_size, beam_width, -1)), log_probs, generated_lengths
 
-    tokens, log_probs, generated_lengths = run_on_replicas(
-        model_strategy(model), search, np.stack(prompts), repeat_rows(conditioning)
-    )
+    rows, conditioning = pad_rows(prompts, conditioning)
+    results = run_on_replicas(model_strategy(model), search, np.stack(rows), conditioning)
+    tokens, log_probs, generated_lengths = (result[: len(prompts)] for result in results)
     if np.any(np.isnan(log_probs)):
         check_outputs(model, np.nan)
     scores = log_probs / _length_normalization(generated_lengths, length_penalty)

@@ -136,13 +136,19 @@ def repeat_rows(conditioning, num_repeats=1):
     return keras.tree.map_structure(lambda x: tf.repeat(x, num_repeats, axis=0), conditioning)
 
 
-def repeat_last_row(conditioning, num_copies: int):
-    """Return the conditioning with copies of its last row, `None` of `None`."""
-    if conditioning is None or num_copies == 0:
-        return conditioning
-    return tf.nest.map_structure(
-        lambda x: tf.concat([x, tf.repeat(x[-1:], num_copies, axis=0)], axis=0), conditioning
-    )
+def pad_rows(rows, conditioning):
+    """Return rows and their conditioning with copies of the last one, so that few numbers compile.
+
+    Their number becomes a power of two, above 64 a multiple of 64. The caller drops the copies.
+    """
+    num_rows = round_up(len(rows), 1) if len(rows) <= 64 else -(-len(rows) // 64) * 64
+    num_copies = num_rows - len(rows)
+    conditioning = repeat_rows(conditioning)
+    if conditioning is not None and num_copies > 0:
+        conditioning = tf.nest.map_structure(
+            lambda x: tf.concat([x, tf.repeat(x[-1:], num_copies, axis=0)], axis=0), conditioning
+        )
+    return [*rows, *[rows[-1]] * num_copies], conditioning
 
 
 def round_up(length: int, smallest: int, largest: int | None = None) -> int:

@@ -97,7 +97,7 @@ MODULES = [
 EXCLUDED = {
     "computes on tensors, mostly inside a compiled function": """
         causal_mask update_cache mu_law_tensor sample filter_top_k filter_top_p prompt_block
-        token_buffer repeat_rows repeat_last_row compiled_functions CompiledFunctions
+        token_buffer repeat_rows pad_rows compiled_functions CompiledFunctions
         truncate_at_stop_token model_strategy round_up pad_to_multiple num_tokens concat_labels
         pack_inputs lookup positions_from token_weights mask_padding gelu_new shift_right shift_down
         pixel_nll reconstruction_loss squared_error kl_divergence ddpm_step ddim_step DPMSolverStep

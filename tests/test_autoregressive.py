@@ -28,8 +28,8 @@ from keras_genai.autoregressive import (
     stream,
     truncate_at_stop_token,
 )
-from keras_genai.beam_search import beam_search
-from keras_genai.decoding import compiled_functions, repeat_rows
+from keras_genai.beam_search import _beam_search_loop, beam_search
+from keras_genai.decoding import compiled_functions, pad_rows, repeat_rows
 from keras_genai.gpt2 import GPT2
 from keras_genai.rnn import CELLS
 from keras_genai.seq2seq import Seq2SeqTransformer
@@ -158,6 +158,35 @@ def test_another_number_of_sequences_rarely_retraces():
     streamed = np.stack(list(stream(model, block, 10, seed=1)), axis=1)
     np.testing.assert_array_equal(streamed, generate(model, block, 10, seed=1)[:, 2:])
     assert streamed.shape == (3, 10)
+
+
+def test_another_number_of_scored_or_searched_sequences_rarely_retraces():
+    model = recurrent_model()
+    sequences = np.random.default_rng(0).integers(9, size=(8, 5))
+    log_probs, token_log_probs = log_prob(model, sequences)
+    beams, scores = beam_search(model, sequences, 6, beam_width=2)
+    for num_sequences in (5, 6, 7):
+        part = sequences[:num_sequences]
+        found, of_tokens = log_prob(model, part)
+        np.testing.assert_allclose(found, log_probs[:num_sequences], rtol=1e-6)
+        np.testing.assert_allclose(of_tokens, token_log_probs[:num_sequences], rtol=1e-5)
+        of_list, lists = log_prob(model, part.tolist())
+        np.testing.assert_array_equal(of_list, found)
+        assert len(lists) == num_sequences
+        tokens, of_beams = beam_search(model, part, 6, beam_width=2)
+        np.testing.assert_array_equal(tokens, beams[:num_sequences])
+        np.testing.assert_allclose(of_beams, scores[:num_sequences], rtol=1e-5)
+    functions = model.decoding_functions
+    assert functions.score.experimental_get_tracing_count() == 1
+    assert functions.get(_beam_search_loop).experimental_get_tracing_count() == 1
+
+
+def test_rows_are_padded_with_copies_of_the_last_to_few_numbers():
+    sizes = {number: len(pad_rows([*range(number)], None)[0]) for number in (1, 5, 64, 65, 300)}
+    assert sizes == {1: 1, 5: 8, 64: 64, 65: 128, 300: 320}
+    rows, conditioning = pad_rows([1, 2, 3], (np.array([[4.0], [5.0], [6.0]]),))
+    assert rows == [1, 2, 3, 3]
+    np.testing.assert_array_equal(conditioning[0], [[4.0], [5.0], [6.0], [6.0]])
 
 
 @pytest.mark.slow
