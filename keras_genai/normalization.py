@@ -41,8 +41,12 @@ class GroupNormalization(layers.GroupNormalization):
         self.activation = check_identifier(
             "activation", activation, keras.activations.get, "an activation"
         )
-        self._means = _mean_and_mean_of_squares()
-        self._scale_and_shift = _scale_and_shift(self.activation)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        shape = tuple(input_shape[1:])
+        self._means = _mean_and_mean_of_squares(shape)
+        self._scale_and_shift = _scale_and_shift(shape, self.activation)
 
     def call(self, inputs):
         dtype = keras.backend.result_type(inputs.dtype, "float32")
@@ -73,7 +77,12 @@ class GroupNormalization(layers.GroupNormalization):
         return {**super().get_config(), "activation": activation}
 
 
-def _mean_and_mean_of_squares():
+# All layers of one shape share their compiled gradients. Each shape has its own: TensorFlow warns
+# of a function that is traced five times.
+
+
+@functools.cache
+def _mean_and_mean_of_squares(shape):
     """Return a function of x: E[x] and E[x^2] of each channel, `(batch, 1, …, channels)`."""
 
     def compute_gradient(x, mean_gradient, square_gradient):
@@ -90,7 +99,8 @@ def _mean_and_mean_of_squares():
     return function
 
 
-def _scale_and_shift(activation):
+@functools.cache
+def _scale_and_shift(shape, activation):
     """Return the function `activation(scale * x + shift)` of x, scale and shift."""
 
     def compute_gradients(x, scale, shift, upstream):
@@ -115,7 +125,7 @@ def _scale_and_shift(activation):
 
 
 def _compile(function):
-    # A partial: TensorFlow counts traces by code, and would warn after five layers.
+    # A partial: TensorFlow counts traces by code, and would warn after five shapes.
     return tf.function(functools.partial(function), autograph=False, jit_compile=True)
 
 
