@@ -32,9 +32,9 @@ def one_process(folder):
     return run_program(folder / "one.npz", 1)[0]
 
 
-def run_program(path, num_devices, num_workers=None):
+def run_program(path, num_devices, num_workers=None, names=()):
     """Return the results of each process of the program."""
-    command = [sys.executable, str(PROGRAM), str(path), str(num_devices)]
+    command = [sys.executable, str(PROGRAM), str(path), str(num_devices), *names]
     if num_workers is None:
         subprocess.run(command, check=True)
         return [np.load(path)]
@@ -44,7 +44,6 @@ def run_program(path, num_devices, num_workers=None):
 
 def assert_same_training(expected, found, num_replicas):
     """Assert equal weights and histories of all families, whose initial weights have moved."""
-    compared = 0
     for name in found:
         if name in ("noise", "generating devices") or (
             num_replicas > 2 and name.startswith("stock Seq2Seq, 40")
@@ -54,20 +53,35 @@ def assert_same_training(expected, found, num_replicas):
         np.testing.assert_allclose(
             found[name], expected[name], rtol=tolerance, atol=tolerance, err_msg=name
         )
-        compared += 1
-    assert compared > 200
+
+
+# All families on two devices and in three workers. Two workers differ from three in nothing but the
+# equal parts of Keras's own model; of the others, two suffice.
+NAMES = ("build_vae", "GAN", "stock Seq2Seq")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_workers", [None, 2, 3], ids=["2 devices", "2 workers", "3 workers"])
-def test_replicas_train_as_one_process(one_process, folder, num_workers):
+@pytest.mark.parametrize(
+    "num_workers, names",
+    [(None, ()), (2, NAMES), (3, ())],
+    ids=["2 devices", "2 workers", "3 workers"],
+)
+def test_replicas_train_as_one_process(one_process, folder, num_workers, names):
     results = run_program(
-        folder / f"several-{num_workers}.npz", 1 if num_workers else 2, num_workers
+        folder / f"several-{num_workers}.npz", 1 if num_workers else 2, num_workers, names
     )
+    of_one_process = {"generating devices"} | {
+        key for key in one_process if key.endswith((", generated", ", log-likelihood", ", windows"))
+    }
+    of_families = {
+        key
+        for key in one_process
+        if not names or key.startswith(("half", "noise", *(f"{name}," for name in names)))
+    }
     for worker in results:
         assert_same_training(one_process, worker, num_workers or 2)
+        assert set(worker) == of_families - (of_one_process if num_workers else set())
     if num_workers is None:
-        assert set(results[0]) == set(one_process)
         assert results[0]["generating devices"].tolist() == [0, 1]
     # The first replica draws what one process draws; the others draw something else each time.
     draws = np.concatenate([worker["noise"] for worker in results], axis=1)
