@@ -7,9 +7,9 @@
     python tests/benchmarks/gpt2.py precision
 
 generation: one sequence, greedy, 64 tokens after a prompt of 16, in the published size (124M) and
-in 6 layers of 192 with the published vocabulary. All programs have the same random weights. The
-line of each says whether it generates the same tokens, as all but int8 weights must. keras-hub runs
-with its default compilation, and with XLA.
+in 6 layers of 192 with the published vocabulary. All programs have the same random weights, and
+each has a process of its own. The line of each says whether it generates the same tokens, as all
+but int8 weights must. keras-hub runs with its default compilation, and with XLA.
 context: seconds per token after 64, 256 and 1,024 tokens, and for a prompt of 1,000 tokens.
 training: tokens per second of 6 layers of 192 with 2,048 tokens, here and in PyTorch.
 precision: speed of the published size for 1, 4 and 16 texts, and held-out nats of the pretrained
@@ -19,6 +19,10 @@ The first run of each program is not timed: it compiles.
 """
 
 import argparse
+import concurrent.futures
+import contextlib
+import functools
+import multiprocessing
 import operator
 import os
 import statistics
@@ -40,7 +44,7 @@ import tensorflow as tf
 
 from keras_genai.autoregressive import GREEDY
 from keras_genai.gpt2 import build_gpt2
-from keras_genai.gpt2_checkpoint import save_gpt2
+from keras_genai.gpt2_checkpoint import load_gpt2, save_gpt2
 
 SIZES = {"124M": {}, "6 x 192": {"num_layers": 6, "num_heads": 6, "d_model": 192}}
 PROMPT_LENGTH, MAX_NEW_TOKENS = 16, 64
@@ -67,36 +71,51 @@ def build_model(**size):
 
 def generation(options):
     for name, size in SIZES.items():
-        with tempfile.TemporaryDirectory() as folder:
-            model = build_model(**size)
-            save_gpt2(model, folder)
-            programs = {
-                "here": keras_genai_program(model),
-                "transformers": transformers_program(folder),
-                "keras-hub": keras_hub_program(folder),
-                "keras-hub with XLA": keras_hub_program(folder, jit_compile=True),
-                "CTranslate2": ctranslate2_program(folder, "float32"),
-                "CTranslate2 with int8": ctranslate2_program(folder, "int8_float32"),
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            save_checkpoint(build_model(**size), folder)
+            # Threads of one program that wait would slow down the others of the same process.
+            processes = {
+                program: stack.enter_context(
+                    concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+                )
+                for program in PROGRAMS
             }
-            prompt = np.random.default_rng(0).integers(0, 50257, PROMPT_LENGTH)
-            texts = {program: run(prompt) for program, run in programs.items()}
-            for program, tokens in texts.items():
-                equal = np.array_equal(tokens, texts["here"])
+
+            def run(program, *arguments, processes=processes):
+                time.sleep(0.5)  # until the threads of the program before sleep
+                return processes[program].submit(run_program, *arguments).result()
+
+            prompt, texts = random_tokens(1, PROMPT_LENGTH), {}
+            columns = {program: [] for program in PROGRAMS}
+            for program in PROGRAMS:
+                processes[program].submit(create_program, program, folder).result()
+                _, texts[program] = run(program, prompt)
+                equal = np.array_equal(texts[program], texts["here"])
                 print(f"{name}, {program}: {'the same' if equal else 'OTHER'} tokens", flush=True)
-            seconds = {program: [] for program in programs}
             for _ in range(options.pairs):
-                for program, run in programs.items():
-                    seconds[program].append(timed(run, prompt))
-        for program, column in seconds.items():
-            ratios = sorted(
-                other / here for here, other in zip(seconds["here"], column, strict=True)
-            )
+                for program, column in columns.items():
+                    column.append(run(program, prompt)[0])
+        for program, column in columns.items():
+            ratios = sorted(map(operator.truediv, column, columns["here"]))
             print(
                 f"{name}, {program}: {MAX_NEW_TOKENS / statistics.median(column):.1f} tokens per "
                 f"second; here {statistics.median(ratios):.2f} times as fast "
                 f"(from {ratios[0]:.2f} to {ratios[-1]:.2f})",
                 flush=True,
             )
+
+
+def create_program(name, folder):
+    """Create a program in this process, of which it is the only one."""
+    global the_program
+    the_program = PROGRAMS[name](folder)
+
+
+def run_program(prompt):
+    """Return the seconds of the program of this process, the median of 3 runs, and its tokens."""
+    seconds = [timed(the_program, prompt, MAX_NEW_TOKENS) for _ in range(3)]
+    return statistics.median(seconds), the_program(prompt, MAX_NEW_TOKENS)
 
 
 def timed(function, *arguments, **keywords) -> float:
@@ -106,8 +125,31 @@ def timed(function, *arguments, **keywords) -> float:
     return time.perf_counter() - start
 
 
+def random_tokens(num_texts, length):
+    return np.random.default_rng(0).integers(0, 50257, (num_texts, length))
+
+
+def save_checkpoint(model, folder):
+    """Save a model for all programs. CTranslate2 has tokens that are the decimals of their ids."""
+    import ctranslate2
+    import tokenizers
+    import transformers
+
+    save_gpt2(model, folder)
+    vocabulary = {str(token): token for token in range(50257)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="0"))
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="0", bos_token="0", eos_token="0"
+    ).save_pretrained(folder)
+    converter = ctranslate2.converters.TransformersConverter(folder)
+    converter.convert(os.path.join(folder, "ctranslate2"))
+
+
+# Programs: functions of tokens (B, T) and a number n, which return the tokens (B, T + n).
+
+
 def keras_genai_program(model):
-    return lambda prompt: model.generate(prompt[None], MAX_NEW_TOKENS, sampler=GREEDY)[0]
+    return lambda prompts, count: model.generate(prompts, count, sampler=GREEDY)
 
 
 def transformers_program(folder):
@@ -115,18 +157,15 @@ def transformers_program(folder):
     from transformers import GPT2LMHeadModel
 
     model = GPT2LMHeadModel.from_pretrained(folder).eval()
-    options = {
-        "max_new_tokens": MAX_NEW_TOKENS,
-        "do_sample": False,
-        "pad_token_id": 0,
-        "eos_token_id": None,
-    }
+    options = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None}
 
-    def run(prompt):
-        tokens = torch.tensor(prompt[None])
+    def run(prompts, count):
+        tokens = torch.tensor(prompts)
         with torch.inference_mode():
             mask = torch.ones_like(tokens)
-            return model.generate(tokens, attention_mask=mask, **options)[0].numpy()
+            return model.generate(
+                tokens, attention_mask=mask, max_new_tokens=count, **options
+            ).numpy()
 
     return run
 
@@ -138,56 +177,53 @@ def keras_hub_program(folder, **compile_options):
     model = keras_hub.models.GPT2CausalLM(backbone, preprocessor=None)
     model.compile(sampler="greedy", **compile_options)
 
-    def run(prompt):
-        length = PROMPT_LENGTH + MAX_NEW_TOKENS
-        tokens = np.zeros((1, length), "int32")
-        tokens[0, :PROMPT_LENGTH] = prompt
-        inputs = {"token_ids": tokens, "padding_mask": np.arange(length)[None] < PROMPT_LENGTH}
-        return np.asarray(model.generate(inputs, stop_token_ids=None)["token_ids"])[0]
+    def run(prompts, count):
+        num_texts, prompt_length = prompts.shape
+        tokens = np.pad(prompts, ((0, 0), (0, count))).astype("int32")
+        mask = np.tile(np.arange(prompt_length + count) < prompt_length, (num_texts, 1))
+        inputs = {"token_ids": tokens, "padding_mask": mask}
+        return np.asarray(model.generate(inputs, stop_token_ids=None)["token_ids"])
 
     return run
 
 
 def ctranslate2_program(folder, compute_type):
-    """Return the program of CTranslate2, in whose vocabulary the tokens are named by their ids."""
     import ctranslate2
-    import transformers
 
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=id_tokenizer(), unk_token="0", bos_token="0", eos_token="0"
-    ).save_pretrained(folder)
-    converted = os.path.join(folder, "ctranslate2")
-    ctranslate2.converters.TransformersConverter(folder).convert(converted, force=True)
     generator = ctranslate2.Generator(
-        converted, compute_type=compute_type, intra_threads=os.cpu_count()
+        os.path.join(folder, "ctranslate2"),
+        compute_type=compute_type,
+        intra_threads=os.cpu_count(),
     )
 
-    # Its lengths count the steps, of which there is one for each token but the last.
-    num_steps = PROMPT_LENGTH + MAX_NEW_TOKENS - 1
-
-    def run(prompt):
-        (result,) = generator.generate_batch(
-            [[str(token) for token in prompt]],
+    def run(prompts, count):
+        # Its lengths count the steps, of which there is one for each token but the last.
+        num_steps = prompts.shape[1] + count - 1
+        results = generator.generate_batch(
+            [[str(token) for token in prompt] for prompt in prompts],
             min_length=num_steps,
             max_length=num_steps,
             sampling_topk=1,
+            end_token=[],
         )
-        return np.array(result.sequences_ids[0])
+        return np.array([result.sequences_ids[0] for result in results])
 
     return run
 
 
-def id_tokenizer():
-    """Return a tokenizer of the published size whose tokens are the decimals of their ids."""
-    import tokenizers
-
-    vocabulary = {str(token): token for token in range(50257)}
-    return tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="0"))
+PROGRAMS = {
+    "here": lambda folder: keras_genai_program(load_gpt2(folder, tokenizer=None)),
+    "transformers": transformers_program,
+    "keras-hub": keras_hub_program,
+    "keras-hub with XLA": functools.partial(keras_hub_program, jit_compile=True),
+    "CTranslate2": functools.partial(ctranslate2_program, compute_type="float32"),
+    "CTranslate2 with int8": functools.partial(ctranslate2_program, compute_type="int8_float32"),
+}
 
 
 def context(options):
     model = build_model()
-    tokens = np.random.default_rng(0).integers(0, 50257, (1, 1024))
+    tokens = random_tokens(1, 1024)
 
     def generate(prompt, max_new_tokens):
         model.generate(prompt, max_new_tokens, sampler=GREEDY)
@@ -274,7 +310,7 @@ def precision(options):
     dtypes = ("float32", "bfloat16", "int8")
     models = {dtype: convert(build_model(), dtype) for dtype in dtypes}
     for num_texts in (1, 4, 16):
-        prompt = np.random.default_rng(0).integers(0, 50257, (num_texts, PROMPT_LENGTH))
+        prompt = random_tokens(num_texts, PROMPT_LENGTH)
         seconds = {dtype: [] for dtype in dtypes}
         for pair in range(options.pairs + 1):
             for dtype, model in models.items():

@@ -106,6 +106,7 @@ def sizes(options):
 
 def plot(results, path):
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(13, 6), layout="constrained")
     rows = figure.subplots(2, len(PANELS))
@@ -118,6 +119,8 @@ def plot(results, path):
             axes.set(xscale="log", yscale="log", xlabel=size_label, ylabel=label)
             axes.set_xticks(kind_sizes, kind_sizes)
             axes.minorticks_off()
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
         rows[0, column].set_title(TITLES[kind])
         rows[0, column].legend(fontsize="small")
     figure.savefig(path, dpi=100)
@@ -152,105 +155,46 @@ def timed(function, *arguments):
 
 
 def save_checkpoint(folder):
-    import torch._dynamo  # noqa: F401  before TensorFlow, which it crashes beside
+    import gpt2
 
-    # isort: split
-
-    import tokenizers
-    import transformers
-
-    from keras_genai.gpt2 import build_gpt2
-    from keras_genai.gpt2_checkpoint import save_gpt2
-
-    save_gpt2(build_gpt2(), folder)
-    # Tokens named by their ids, for CTranslate2.
-    vocabulary = {str(token): token for token in range(50257)}
-    model = tokenizers.models.WordLevel(vocabulary, unk_token="0")
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizers.Tokenizer(model), unk_token="0", bos_token="0", eos_token="0"
-    ).save_pretrained(folder)
-    import ctranslate2
-
-    converter = ctranslate2.converters.TransformersConverter(folder)
-    converter.convert(os.path.join(folder, "ctranslate2"))
+    gpt2.save_checkpoint(gpt2.build_model(), folder)
 
 
 def measure_sequences(program, batch_size, folder):
     """Return the seconds of 32 tokens after 16, and the peak memory."""
+    import gpt2
+
     before, generate = language_program(program, folder)
-    prompts = random_tokens(int(batch_size), PROMPT_LENGTH)
+    prompts = gpt2.random_tokens(int(batch_size), PROMPT_LENGTH)
     generate(prompts, MAX_NEW_TOKENS)
     return timed(generate, prompts, MAX_NEW_TOKENS), peak() - before
 
 
 def measure_context(program, length, folder):
     """Return the seconds of a token after `length` others or a few less, and the peak memory."""
+    import gpt2
+
     before, generate = language_program(program, folder)
-    prompt = random_tokens(1, int(length) - 17)
+    prompt = gpt2.random_tokens(1, int(length) - 17)
     for num_tokens in (1, 17):
         generate(prompt, num_tokens)
-    seconds = timed(generate, prompt, 17) - timed(generate, prompt, 1)
-    return seconds / 16, peak() - before
-
-
-def random_tokens(batch_size, length):
-    import numpy as np
-
-    return np.random.default_rng(0).integers(0, 50257, (batch_size, length))
+    # A prompt of 1,000 takes as long as many tokens, and one difference varies by half of them.
+    differences = [timed(generate, prompt, 17) - timed(generate, prompt, 1) for _ in range(7)]
+    return statistics.median(differences) / 16, peak() - before
 
 
 def language_program(program, folder):
-    """Return the memory before the model is built, and a function of prompts and a number."""
-    return {
-        "keras_genai": keras_genai_language,
-        "transformers": transformers_language,
-        "CTranslate2": ctranslate2_language,
-    }[program](folder)
+    """Return the memory before the model is built, and the program."""
+    import gpt2
 
-
-def keras_genai_language(folder):
-    from keras_genai.autoregressive import GREEDY
     from keras_genai.gpt2_checkpoint import load_gpt2
 
-    before, model = peak(), load_gpt2(folder, tokenizer=None)
-    return before, lambda prompts, count: model.generate(prompts, count, sampler=GREEDY)
-
-
-def transformers_language(folder):
-    import torch
-    from transformers import GPT2LMHeadModel
-
-    before, model = peak(), GPT2LMHeadModel.from_pretrained(folder).eval()
-    options = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-
-    def generate(prompts, count):
-        tokens = torch.tensor(prompts)
-        with torch.inference_mode():
-            mask = torch.ones_like(tokens)
-            model.generate(tokens, attention_mask=mask, max_new_tokens=count, **options)
-
-    return before, generate
-
-
-def ctranslate2_language(folder):
-    import ctranslate2
-
     before = peak()
-    path = os.path.join(folder, "ctranslate2")
-    generator = ctranslate2.Generator(path, compute_type="float32", intra_threads=os.cpu_count())
-
-    def generate(prompts, count):
-        # Its lengths count the steps, of which there is one for each token but the last.
-        steps = prompts.shape[1] + count - 1
-        generator.generate_batch(
-            [[str(token) for token in prompt] for prompt in prompts],
-            min_length=steps,
-            max_length=steps,
-            sampling_topk=1,
-            end_token=[],
-        )
-
-    return before, generate
+    if program == "keras_genai":
+        return before, gpt2.keras_genai_program(load_gpt2(folder, tokenizer=None))
+    if program == "transformers":
+        return before, gpt2.transformers_program(folder)
+    return before, gpt2.ctranslate2_program(folder, "float32")
 
 
 def measure_diffusion(program, size, folder):
