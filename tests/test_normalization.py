@@ -84,6 +84,19 @@ def test_images_of_any_size_share_a_network():
         assert model.predict(x, verbose=0).shape == x.shape
 
 
+def test_layers_of_one_shape_and_activation_share_their_compiled_gradients():
+    layers = [
+        build_pair(shape, activation)[1]
+        for shape, activation in [
+            ((3, 5, 12), "silu"), ([2, 5, 12], "silu"), ((3, 7, 12), "silu"), ((3, 5, 12), "relu"),
+        ]
+    ]  # fmt: skip
+    means = [layer._means for layer in layers]
+    assert means[0] is means[1] is means[3] is not means[2]
+    steps = [layer._scale_and_shift for layer in layers]
+    assert steps[0] is steps[1] and len(set(steps)) == 3
+
+
 def test_a_group_of_equal_values_has_no_variance():
     """The difference of the two means may round below 0, whose root is NaN."""
     x = np.full((2, 8, 8, 4), 1.1, "float32")
