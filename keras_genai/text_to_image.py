@@ -117,11 +117,12 @@ class TextToImageDDPM(DDPM):
             tokenize(self.example_prompts, self.vocabulary, self.max_words, "example_prompts")
 
     def check_network(self, network):
-        inputs = getattr(network, "inputs", None) or []
-        if len(inputs) != 3 or len(inputs[2].shape) != 2 or _find_vocab_size(network) is None:
+        inputs, outputs = (getattr(network, name, None) or [] for name in ("inputs", "outputs"))
+        sizes = len(inputs), len(outputs)
+        if sizes != (3, 1) or len(inputs[2].shape) != 2 or _find_vocab_size(network) is None:
             raise ValueError(
                 "network: expected that of build_unet with a text_encoder, whose inputs are x_t, t "
-                f"and tokens, got {len(inputs)} inputs."
+                f"and tokens, got {sizes[0]} inputs and {sizes[1]} outputs."
             )
 
     def tokenize(self, captions) -> np.ndarray:

@@ -132,6 +132,13 @@ def test_other_networks_and_vocabularies_are_refused(network, vocabulary, messag
         TextToImageDDPM(build_unet((4, 4, 1), (2, 4), **network), NoiseSchedule(), vocabulary)
 
 
+def test_a_network_of_two_outputs_is_refused():
+    network = build_unet((4, 4, 1), (2, 4), text_encoder=build_text_encoder(4))
+    two = keras.Model(network.inputs, [*network.outputs, 2 * network.outputs[0]])
+    with pytest.raises(ValueError, match="network: expected .*got 3 inputs and 2 outputs"):
+        TextToImageDDPM(two, NoiseSchedule(), WORDS)
+
+
 def test_a_model_of_labels_refuses_the_network_of_texts():
     network = build_unet((4, 4, 1), (2, 4), text_encoder=build_text_encoder(5))
     with pytest.raises(ValueError, match="network: expected labels that a conditioning.OneHot"):
