@@ -14,6 +14,7 @@ import warnings
 
 from keras_genai import catalog, cluster
 from keras_genai.arguments import (
+    DIFFUSION_OPTIONS,
     UsageError,
     build_parser,
     check_encoding,
@@ -27,8 +28,7 @@ from keras_genai.runs import Output, check_keras_settings
 
 SAMPLING_OPTIONS = ("temperature", "top_k", "top_p")
 TEXT_OPTIONS = (*SAMPLING_OPTIONS, "sliding_window", "form")
-DEFAULT_NUM_IMAGES = 64
-DEFAULT_NEW_TOKENS = 400
+DEFAULT_NUM_IMAGES, DEFAULT_NEW_TOKENS = 64, 400
 TEXT_TEMPERATURE = 0.8
 BEAM_WIDTH = 4
 INPUT_ERRORS = (ValueError, OSError, ImportError)  # TimeoutError is an OSError
@@ -200,7 +200,7 @@ def generate(options) -> int:
     with scope:
         model = _load(options)
     if not isinstance(model, DDPM):
-        reject(options, ("guidance_scale", "steps"), "only for a diffusion model")
+        reject(options, DIFFUSION_OPTIONS, "only for a diffusion model")
     if isinstance(model, TranslationModel):
         return _translate(model, options)
     if isinstance(model, SequentialTransformer) and model.is_classifier:
@@ -268,8 +268,8 @@ def _generate_images(model, options) -> int:
     reject(options, ("sliding_window", "form"), "only for a text model")
     reject(options, ("length", *SAMPLING_OPTIONS), "only for a text or sound model")
     output, num_samples = output_path(options, ".png"), options.count or DEFAULT_NUM_IMAGES
-    sampling = {"guidance_scale": options.guidance_scale, "num_steps": options.steps}
-    sampling = {name: value for name, value in sampling.items() if value is not None}
+    given = ((argument, getattr(options, name)) for name, argument in DIFFUSION_OPTIONS.items())
+    sampling = {argument: value for argument, value in given if value is not None}
     labels = _labels(model, options, num_samples)
     images = model.generate(num_samples, labels, seed=options.seed, **sampling)
     save_figure(plot_images(images), output)

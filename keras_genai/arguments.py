@@ -9,6 +9,12 @@ MAX_COUNT = 10_000  # samples in one file
 MIN_SAMPLES, MAX_SAMPLES = 100, 100_000  # images of which the quality is measured
 MAX_WORKERS = 64  # processes of one machine
 MAX_PORT = 65_535
+DIFFUSION_OPTIONS = {  # option: argument of `DDPM.generate`
+    "guidance_scale": "guidance_scale",
+    "steps": "num_steps",
+    "method": "method",
+    "timestep_spacing": "timestep_spacing",
+}
 
 
 class UsageError(ValueError):
@@ -109,6 +115,16 @@ def build_parser(list_recipes, train, generate, evaluate, demo) -> argparse.Argu
         help="diffusion: scale of classifier-free guidance, 1 for none [1]",
     )
     add("--steps", type=_positive_int, metavar="N", help="diffusion: sampling steps [50]")
+    add(
+        "--method",
+        choices=("ddim", "ddpm", "dpm_solver++"),
+        help="diffusion: sampler; dpm_solver++ is for few steps, such as 10 [ddim]",
+    )
+    add(
+        "--timestep-spacing",
+        choices=("trailing", "karras"),
+        help="diffusion: even, or smaller steps where there is little noise [trailing]",
+    )
     add(
         "--label",
         type=_non_negative_int,

@@ -6,9 +6,10 @@ Language models, PixelCNN and WaveNet share one factorization, without latent va
 
 `AutoregressiveModel` is the interface that a model implements. A prompt is processed in one block
 (prefill), new tokens one by one in a compiled loop (decoding). Lengths and the number of sequences
-are rounded up to powers of two, so that most other prompt lengths, numbers of new tokens and of
-sequences and all seeds reuse the compiled loop; another `top_k` compiles it again. All random
-numbers are generated before the loop, one per token.
+are rounded up, to powers of two and, above 64 sequences, to multiples of 64, so that most other
+prompt lengths, numbers of new tokens and of sequences and all seeds reuse the compiled loop, as in
+`log_prob` and `beam_search`; another `top_k` compiles it again. All random numbers are generated
+before the loop, one per token.
 
 A text longer than the context length is generated in windows, on request: a full window ends, and
 the next one begins with the last half of its tokens (`sliding_window`).

@@ -624,8 +624,12 @@ def test_options_of_a_diffusion_model_change_its_samples(diffusion_model, tmp_pa
 
     default = generate()
     assert generate() == generate("--guidance-scale", "1") == generate("--steps", "50") == default
+    assert generate("--method", "ddim", "--timestep-spacing", "trailing") == default
     others = [["--steps", "3"], ["--guidance-scale", "3"], ["--label", "1"], ["--seed", "1"]]
-    assert all(generate(*options) != default for options in others)
+    others += [["--method", "ddpm"], ["--method", "dpm_solver++"]]
+    others += [["--steps", "3", "--timestep-spacing", "karras"]]
+    results = {generate(*options) for options in others} | {default}
+    assert len(results) == len(others) + 1
 
 
 @pytest.mark.parametrize(
@@ -689,6 +693,12 @@ def test_invalid_options_for_diffusion_exit_with_2(
             "--sliding-window: not for translation",
         ),
         (["generate", "article4-vae", "--steps", "9"], "--steps: only for a diffusion model"),
+        (["generate", "dcgan", "--method", "ddpm"], "--method: only for a diffusion model"),
+        (
+            ["generate", "article3-rnn", "--timestep-spacing", "karras"],
+            "--timestep-spacing: only for a diffusion model",
+        ),
+        (["generate", "article3-diffusion", "--method", "euler"], "--method: invalid choice"),
         (
             ["generate", "conditional-vae", "--guidance-scale", "1"],
             "--guidance-scale: only for a diffusion model",
