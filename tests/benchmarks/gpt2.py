@@ -81,21 +81,16 @@ def generation(options):
                 )
                 for program in PROGRAMS
             }
-
-            def run(program, *arguments, processes=processes):
-                time.sleep(0.5)  # until the threads of the program before sleep
-                return processes[program].submit(run_program, *arguments).result()
-
             prompt, texts = random_tokens(1, PROMPT_LENGTH), {}
             columns = {program: [] for program in PROGRAMS}
-            for program in PROGRAMS:
-                processes[program].submit(create_program, program, folder).result()
-                _, texts[program] = run(program, prompt)
+            for program, process in processes.items():
+                process.submit(create_program, program, folder).result()
+                _, texts[program] = process.submit(run_program, prompt).result()
                 equal = np.array_equal(texts[program], texts["here"])
                 print(f"{name}, {program}: {'the same' if equal else 'OTHER'} tokens", flush=True)
             for _ in range(options.pairs):
-                for program, column in columns.items():
-                    column.append(run(program, prompt)[0])
+                for program, process in processes.items():
+                    columns[program].append(process.submit(run_program, prompt).result()[0])
         for program, column in columns.items():
             ratios = sorted(map(operator.truediv, column, columns["here"]))
             print(
@@ -114,6 +109,7 @@ def create_program(name, folder):
 
 def run_program(prompt):
     """Return the seconds of the program of this process, the median of 3 runs, and its tokens."""
+    time.sleep(0.5)  # until the threads of the program before sleep
     seconds = [timed(the_program, prompt, MAX_NEW_TOKENS) for _ in range(3)]
     return statistics.median(seconds), the_program(prompt, MAX_NEW_TOKENS)
 

@@ -187,14 +187,8 @@ def language_program(program, folder):
     """Return the memory before the model is built, and the program."""
     import gpt2
 
-    from keras_genai.gpt2_checkpoint import load_gpt2
-
     before = peak()
-    if program == "keras_genai":
-        return before, gpt2.keras_genai_program(load_gpt2(folder, tokenizer=None))
-    if program == "transformers":
-        return before, gpt2.transformers_program(folder)
-    return before, gpt2.ctranslate2_program(folder, "float32")
+    return before, gpt2.PROGRAMS["here" if program == "keras_genai" else program](folder)
 
 
 def measure_diffusion(program, size, folder):
